@@ -1,0 +1,319 @@
+//! ACB through its Rust SDK, as a user would call it: the calls of the crate's front page, nothing internal.
+//!
+//! - Publish, usual: `messages().publish(..).send()` gives a receipt; the shared collector awaits them in
+//!   order. Lean: receipts are dropped, `drain` is awaited at the end.
+//! - Receive: a durable subscription from the beginning, one `ack()` per message.
+//! - Request: to an agent's inbox, the responder answers with `reply`; stored, as everything is.
+//!
+//! What the server stored is read from a durable subscription that hears nothing: its `next_seq` is the
+//! partition's.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use acb_sdk::{Client, Credentials, Durability, Message, Receipt, StartAt, Subscription};
+use anyhow::{Context as _, Result, bail, ensure};
+use bytes::Bytes;
+
+use crate::{
+    case::{ACK_WINDOW, Form, Mode, Shape},
+    load::{
+        Outcome, Plan,
+        client::{Keys, Payloads, Publish, Receive, Request},
+        deliver, exchange, idle,
+        meter::{Latencies, Meter, SAMPLE_EVERY},
+        publish, settle_disk,
+    },
+};
+
+const TOPIC: &str = "b.1";
+const PROBE: &str = "bench-probe";
+const RESPONDER: &str = "bench-responder";
+
+/// Deliveries per second a backlog is sized for, by payload; at least a second's worth of the fastest seen.
+const BACKLOG_256: u64 = 1_200_000;
+const BACKLOG_4096: u64 = 130_000;
+
+/// Unacknowledged bytes of a publisher: never what holds it back.
+const WINDOW_BYTES: usize = 16 << 20;
+
+/// Credit in bytes beside the credit in messages, the SDK's default.
+const CREDIT_BYTES: u64 = 8 << 20;
+
+/// Runs the plan against `acb-server`; the second figure is what the server says it stored.
+pub(crate) async fn load(plan: Plan) -> Result<(Outcome, Option<u64>)> {
+    let acb = Acb {
+        plan: Arc::new(plan.clone()),
+    };
+    match plan.case.shape {
+        Shape::RequestReply { clients } => Ok((acb.request_reply(&plan, clients).await?, None)),
+        Shape::Idle { connections } => {
+            let outcome = idle::idle(&plan, connections, |number| acb.idle(number)).await?;
+            Ok((outcome, None))
+        }
+        _ => {
+            let probe = acb.connect("bench-probe").await?;
+            probe
+                .subscribe(PROBE)
+                .filter("probe.nothing")
+                .create()
+                .await?;
+            let before = probe.subscriptions().get(PROBE).await?.next_seq;
+            let outcome = Box::pin(acb.durable(&plan)).await?;
+            let stored = probe.subscriptions().get(PROBE).await?.next_seq - before;
+            Ok((outcome, Some(stored)))
+        }
+    }
+}
+
+struct Acb {
+    plan: Arc<Plan>,
+}
+
+impl Acb {
+    /// A connection of its own. Window, frame cap and credits are those of the case; everything else is the
+    /// default.
+    async fn connect(&self, agent: &str) -> Result<Client> {
+        let plan = &self.plan;
+        let window = match plan.case.shape {
+            Shape::Pipelined => plan.window,
+            // The shared loop holds the window: a slot may come back before the receipt does.
+            Shape::Live { .. } => plan.window * 4,
+            // Filling is not measured.
+            Shape::Backlog => 2000,
+            Shape::OneInFlight { .. } | Shape::RequestReply { .. } | Shape::Idle { .. } => 16,
+        };
+        let mut builder = Client::builder(format!("acb://{}", plan.address))
+            .credentials(Credentials::dev("default", agent))
+            .publish_window(u32::try_from(window)?, WINDOW_BYTES)
+            .credits(ACK_WINDOW as u32, CREDIT_BYTES);
+        if plan.case.one_frame {
+            builder = builder.frame_messages_max(1);
+        }
+        builder
+            .connect()
+            .await
+            .context("cannot connect to acb-server")
+    }
+
+    fn level(&self) -> Durability {
+        match self.plan.mode {
+            Mode::Written => Durability::Written,
+            Mode::Synced => Durability::Synced,
+        }
+    }
+
+    async fn publisher(&self, number: usize) -> Result<Publisher> {
+        let client = self.connect(&format!("bench-p{number}")).await?;
+        Ok(Publisher {
+            client,
+            level: self.level(),
+            keys: self.plan.case.keyed.then(Keys::new),
+        })
+    }
+
+    async fn receiver(&self, number: usize) -> Result<Receiver> {
+        let client = self.connect(&format!("bench-r{number}")).await?;
+        let name = format!("d{number}");
+        let subscription = client
+            .subscribe(&name)
+            .filter("b.>")
+            .start_at(StartAt::All)
+            .open()
+            .await?;
+        Ok(Receiver {
+            client,
+            name,
+            subscription,
+        })
+    }
+
+    async fn durable(&self, plan: &Plan) -> Result<Outcome> {
+        match plan.case.shape {
+            Shape::Pipelined => match plan.form {
+                Form::Usual => publish::pipelined(plan, self.publisher(0).await?).await,
+                Form::Lean => lean(plan, self.publisher(0).await?).await,
+                Form::OwnInbox => bail!("own-inbox is a form of NATS"),
+            },
+            Shape::OneInFlight { clients } => {
+                let publishers =
+                    publish::open_many(clients, |number| self.publisher(number)).await?;
+                publish::one_in_flight(plan, publishers).await
+            }
+            Shape::Backlog => {
+                let rate = if plan.case.payload > 256 {
+                    BACKLOG_4096
+                } else {
+                    BACKLOG_256
+                };
+                let count = deliver::backlog_size(plan, rate)?;
+                publish::fill(plan, &self.publisher(0).await?, count).await?;
+                settle_disk().await?;
+                deliver::backlog(plan, Box::pin(self.receiver(0)), count).await
+            }
+            Shape::Live { subscriptions } => {
+                let receivers =
+                    publish::open_many(subscriptions, |number| self.receiver(number)).await?;
+                deliver::live(plan, self.publisher(0).await?, receivers).await
+            }
+            Shape::RequestReply { .. } | Shape::Idle { .. } => bail!("not a publishing case"),
+        }
+    }
+
+    async fn request_reply(&self, plan: &Plan, clients: usize) -> Result<Outcome> {
+        let responder = self.connect(RESPONDER).await?;
+        responder.agents().register().await?;
+        let mut inbox = responder.inbox().open().await?;
+        tokio::spawn(async move {
+            while let Some(request) = inbox.next().await? {
+                // The receipt is dropped: the requester's own deadline watches over the reply.
+                responder
+                    .messages()
+                    .reply(&request, request.payload())
+                    .durability(Durability::Written)
+                    .send()
+                    .await?;
+                request.ack();
+            }
+            Ok::<_, anyhow::Error>(())
+        });
+        let requesters = publish::open_many(clients, |number| async move {
+            let client = self.connect(&format!("bench-q{number}")).await?;
+            client.agents().register().await?;
+            Ok(Requester { client })
+        })
+        .await?;
+        exchange::request_reply(plan, requesters).await
+    }
+
+    /// A registered agent with both hot streams open: it has published once and listens to its inbox.
+    async fn idle(&self, number: usize) -> Result<(Client, Subscription)> {
+        let client = self.connect(&format!("bench-i{number}")).await?;
+        client.agents().register().await?;
+        let inbox = client.inbox().open().await?;
+        let receipt = client
+            .messages()
+            .publish(TOPIC, Bytes::from_static(b"x"))
+            .durability(Durability::Written)
+            .send()
+            .await?;
+        receipt.await?;
+        Ok((client, inbox))
+    }
+}
+
+/// Publishes without looking at results, and waits until all are acknowledged.
+async fn lean(plan: &Plan, publisher: Publisher) -> Result<Outcome> {
+    let payload = Payloads::new(plan.case.payload).shared();
+    let meter = Meter::start(plan.server_pid)?;
+    let started = meter.started();
+    let mut published = 0u64;
+    while !published.is_multiple_of(SAMPLE_EVERY) || started.elapsed() < plan.duration {
+        drop(publisher.publish(payload.clone()).await?);
+        published += 1;
+    }
+    publisher.client.messages().flush().await?;
+    let measured = meter.stop()?;
+    // `flush` fails when one was refused; the stored count is compared by the caller.
+    Ok(Outcome {
+        published,
+        acked: published,
+        delivered: 0,
+        counted: published,
+        value: None,
+        latencies: Latencies::new(),
+        measured,
+    })
+}
+
+struct Publisher {
+    client: Client,
+    level: Durability,
+    keys: Option<Keys>,
+}
+
+impl Publish for Publisher {
+    type Receipt = Receipt;
+
+    async fn publish(&self, payload: Bytes) -> Result<Receipt> {
+        let mut message = self
+            .client
+            .messages()
+            .publish(TOPIC, payload)
+            .durability(self.level);
+        if let Some(keys) = &self.keys {
+            message = message.idempotency_key(keys.next());
+        }
+        Ok(message.send().await?)
+    }
+
+    async fn settle(receipt: Receipt) -> Result<()> {
+        receipt.await?;
+        Ok(())
+    }
+}
+
+struct Receiver {
+    client: Client,
+    name: String,
+    subscription: Subscription,
+}
+
+impl Receive for Receiver {
+    type Delivery = Message;
+
+    async fn next(&mut self) -> Result<Message> {
+        self.subscription
+            .next()
+            .await?
+            .context("the subscription ended")
+    }
+
+    fn payload(delivery: &Message) -> &[u8] {
+        delivery.payload()
+    }
+
+    async fn ack(&mut self, delivery: Message) -> Result<()> {
+        delivery.ack();
+        Ok(())
+    }
+
+    async fn settled(&mut self, count: u64) -> Result<()> {
+        let deadline = Instant::now() + Duration::from_secs(30);
+        loop {
+            let info = self.client.subscriptions().get(&self.name).await?;
+            // All that was published is below the floor, and nothing is leased or waits for another try.
+            if info.floor_seq >= info.next_seq && info.leased == 0 && info.waiting_retry == 0 {
+                return Ok(());
+            }
+            ensure!(
+                Instant::now() < deadline,
+                "after {count} acks the floor stays at {} of {}",
+                info.floor_seq,
+                info.next_seq
+            );
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    }
+}
+
+struct Requester {
+    client: Client,
+}
+
+impl Request for Requester {
+    async fn request(&mut self, payload: Bytes) -> Result<Bytes> {
+        let reply = self
+            .client
+            .messages()
+            .request(RESPONDER, payload)
+            .durability(Durability::Written)
+            .send()
+            .await?;
+        let bytes = Bytes::copy_from_slice(reply.payload());
+        reply.ack();
+        Ok(bytes)
+    }
+}

@@ -1,0 +1,45 @@
+//! `acb-server` on a fresh data folder.
+
+use std::{path::Path, process::Command};
+
+use anyhow::Result;
+
+use super::{Place, ask};
+
+/// The command that starts it.
+#[expect(
+    clippy::unnecessary_wraps,
+    reason = "same signature as the peers' commands"
+)]
+pub(super) fn command(program: &Path, place: &Place) -> Result<Command> {
+    let mut command = Command::new(program);
+    command
+        .arg("--dev")
+        .args(["--listen", &place.address()])
+        .args(["--admin-listen", &place.admin()])
+        .arg("--data-dir")
+        .arg(place.store());
+    Ok(command)
+}
+
+/// It is ready when its admin listener says so.
+pub(super) fn ready(place: &Place) -> bool {
+    let question = b"GET /ready HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
+    is_ok(&ask(&place.admin(), question))
+}
+
+fn is_ok(answer: &[u8]) -> bool {
+    answer.starts_with(b"HTTP/1.1 200")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_200_is_ready() {
+        assert!(is_ok(b"HTTP/1.1 200 OK\r\n\r\n"));
+        assert!(!is_ok(b"HTTP/1.1 503 Service Unavailable\r\n\r\n"));
+        assert!(!is_ok(b""));
+    }
+}

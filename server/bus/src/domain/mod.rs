@@ -1,0 +1,5 @@
+//! Pure rules: no async, no clock, no I/O.
+
+pub mod agent;
+pub mod presence;
+pub mod subscription;

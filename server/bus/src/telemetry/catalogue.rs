@@ -1,0 +1,97 @@
+//! The names, kinds, labels and meanings of all metrics: what `docs/guide/metrics.md` is written from.
+
+use std::fmt::Write as _;
+
+/// What a metric is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Only rises, from 0 at the start.
+    Counter,
+    /// Goes up and down.
+    Gauge,
+    /// Times by bucket, in seconds.
+    Histogram,
+}
+
+/// A metric as people read it.
+#[derive(Clone, Copy, Debug)]
+pub struct Line {
+    /// Its name as it is scraped.
+    pub name: &'static str,
+    /// What it is.
+    pub kind: Kind,
+    /// Its labels.
+    pub labels: &'static [&'static str],
+    /// What it says, as a sentence.
+    pub meaning: &'static str,
+}
+
+impl Line {
+    /// The name to register under: the encoder adds `_total` to counters by itself.
+    pub(super) fn registered_name(&self) -> &'static str {
+        match self.kind {
+            Kind::Counter => self.name.strip_suffix("_total").unwrap_or(self.name),
+            Kind::Gauge | Kind::Histogram => self.name,
+        }
+    }
+}
+
+const PARTITION: &[&str] = &["tenant", "class", "partition"];
+const TENANT: &[&str] = &["tenant"];
+
+macro_rules! catalogue {
+    ($($id:ident = $kind:ident $name:literal $labels:expr, $meaning:literal;)*) => {
+        $(pub(super) const $id: Line = Line { name: $name, kind: Kind::$kind, labels: $labels, meaning: $meaning };)*
+
+        /// All metrics, in the order in which people read them.
+        pub const CATALOGUE: &[Line] = &[$($id),*];
+    };
+}
+
+catalogue! {
+    MESSAGES_IN = Counter "acb_messages_in_total" PARTITION, "Messages stored.";
+    MESSAGES_OUT = Counter "acb_messages_out_total" PARTITION, "Messages handed to consumers, every attempt counted.";
+    REDELIVERED = Counter "acb_messages_redelivered_total" PARTITION, "Messages handed to consumers again, after a nack, a lost lease or a lost connection.";
+    DUPLICATES = Counter "acb_messages_duplicate_total" PARTITION, "Messages that were stored before and were answered with their first position.";
+    REFUSED = Counter "acb_messages_refused_total" PARTITION, "Messages refused: nobody there, storage full, a conflict of keys.";
+    DEAD_LETTERS = Counter "acb_dead_letters_total" PARTITION, "Messages of this log that a subscription gave up.";
+    DELIVERY_LATENCY = Histogram "acb_delivery_latency_seconds" PARTITION, "Time from storing a message to handing it to a consumer, first attempts only.";
+    QUEUE_DEPTH = Gauge "acb_queue_depth" PARTITION, "Messages that subscriptions have yet to settle, summed over them; sampled once a second.";
+    LOG_BYTES = Gauge "acb_log_bytes" PARTITION, "Bytes of the log on disk; sampled once a second.";
+    SYNC_TIME = Histogram "acb_log_sync_seconds" PARTITION, "Time of one sync of the log to stable storage.";
+    REGISTRATIONS = Counter "acb_agent_registrations_total" TENANT, "Registrations of agents.";
+    DISCOVERIES = Counter "acb_agent_discoveries_total" TENANT, "Pages of discovery.";
+    HEARTBEATS = Counter "acb_agent_heartbeats_total" TENANT, "Heartbeats; agents with an open stream need none.";
+    ACTIVE_AGENTS = Gauge "acb_agents_active" TENANT, "Agents that are online now.";
+    LOGINS = Counter "acb_logins_total" &[], "Logins that gave tokens.";
+    CALLS = Counter "acb_requests_total" &["method"], "Unary calls answered.";
+    CALL_TIME = Histogram "acb_request_seconds" &["method"], "Time of unary calls inside the server.";
+    FAILURES = Counter "acb_failures_total" &["method", "code"], "Calls and streams that failed, by error code.";
+    CONNECTIONS = Gauge "acb_connections" &[], "Connections that are open.";
+    CONNECTIONS_ACCEPTED = Counter "acb_connections_accepted_total" &[], "Connections taken since the start.";
+    CONNECTIONS_REFUSED = Counter "acb_connections_refused_total" &[], "Connections turned away: over the limit, or a handshake that failed or took too long.";
+    STREAMS = Gauge "acb_streams" &["stream"], "Hot streams that are open, `publish` and `consume`.";
+    LONGEST_POLL = Gauge "acb_longest_poll_seconds" &[], "Longest time that one task held a serving thread since the last scrape; above 0.0002 something does not belong there.";
+    UPTIME = Gauge "acb_uptime_seconds" &[], "Time since the server became ready.";
+    BUILD_INFO = Gauge "acb_build_info" &["version"], "Always 1; the version stands in the label.";
+}
+
+/// The page `docs/guide/metrics.md`.
+pub fn page() -> String {
+    let mut out = String::from(
+        "# Metrics\n\n\
+         `GET /metrics` on the admin listener (127.0.0.1:7401) gives these in the OpenMetrics text format. Times are in \
+         seconds.\nThis page is written from `server/bus/src/telemetry/catalogue.rs` by a test of that crate.\n\n\
+         | metric | kind | labels | meaning |\n|---|---|---|---|\n",
+    );
+    for line in CATALOGUE {
+        let kind = match line.kind {
+            Kind::Counter => "counter",
+            Kind::Gauge => "gauge",
+            Kind::Histogram => "histogram",
+        };
+        let labels = line.labels.iter().map(|l| format!("`{l}`")).collect::<Vec<_>>().join(", ");
+        let _ = writeln!(out, "| `{}` | {kind} | {labels} | {} |", line.name, line.meaning);
+    }
+    out
+}

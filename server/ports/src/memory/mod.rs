@@ -1,0 +1,6 @@
+//! Reference adapters: simple and obviously right. They are the model that other adapters are compared with, and what
+//! tests of use cases run on. Nothing here outlives the process.
+
+mod metadata;
+
+pub use self::metadata::MemoryMetadata;
