@@ -39,11 +39,7 @@ impl Credentials {
 
     /// An agent's own secret.
     pub fn secret(tenant: impl Into<String>, agent_id: impl Into<String>, secret: impl Into<String>) -> Self {
-        Self(Kind::Secret {
-            tenant: tenant.into().into(),
-            agent: agent_id.into().into(),
-            secret: secret.into().into(),
-        })
+        Self(Kind::Secret { tenant: tenant.into().into(), agent: agent_id.into().into(), secret: secret.into().into() })
     }
 
     /// An access token made elsewhere. It cannot be refreshed: the client works until it ends.
@@ -261,7 +257,7 @@ mod tests {
         let store = TokenStore::default();
         let identity = Identity { access_expires_at: Timestamp(3_600_000 + 1000), ..Identity::default() };
         store.put(Tokens { access_token: "x".into(), identity, ..Tokens::default() }, Timestamp(1000)).unwrap();
-        assert_eq!(store.refresh_in(Timestamp(1000)), Some(Duration::from_secs(2700)));
+        assert_eq!(store.refresh_in(Timestamp(1000)), Some(Duration::from_mins(45)));
         assert_eq!(store.refresh_in(Timestamp(9_000_000)), Some(Duration::ZERO));
     }
 

@@ -240,7 +240,7 @@ impl ClientBuilder {
             ("keep_alive interval ms", options.keep_alive_interval),
             ("keep_alive timeout ms", options.keep_alive_timeout),
         ] {
-            range(name, span.as_millis(), 1, Duration::from_secs(86_400).as_millis())?;
+            range(name, span.as_millis(), 1, Duration::from_hours(24).as_millis())?;
         }
         Ok(options)
     }

@@ -233,7 +233,7 @@ mod tests {
         let mut s = RetryPolicy::default().schedule();
         let e = error(ErrorCode::StorageFull);
         assert_eq!(s.decide(&e, Safety::Idempotent, Some(Duration::from_millis(900))), Decision::Stop(e.retry()));
-        assert!(matches!(s.decide(&e, Safety::Idempotent, Some(Duration::from_secs(60))), Decision::Again(_)));
+        assert!(matches!(s.decide(&e, Safety::Idempotent, Some(Duration::from_mins(1))), Decision::Again(_)));
     }
 
     #[test]

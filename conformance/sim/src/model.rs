@@ -87,8 +87,12 @@ struct Fate {
     dying: bool,
     /// Its dead letter is durable and was noted.
     dead: bool,
-    /// Failed attempts that consumers know of.
+    /// Attempts that failed since the last crash, which may take the note of them: at least so many count.
     failures: u32,
+    /// Attempts that may have failed: at most so many count.
+    failures_max: u32,
+    /// Connections that were lost while it was held: every third counts as a failure.
+    losses: u32,
 }
 
 /// The whole model.
@@ -177,6 +181,10 @@ impl Model {
         if attempt > self.max_attempts {
             return broken("SIM-10", format!("message {id} is at attempt {attempt} of {}", self.max_attempts));
         }
+        let (least, most) = (1 + fate.failures, 1 + fate.failures_max + fate.losses.div_ceil(3));
+        if fate.delivered && (attempt < least || attempt > most) {
+            return broken("SIM-10", format!("message {id} of subscription {sub} is at attempt {attempt}, which should be {least} to {most}"));
+        }
         if !fate.delivered {
             let last = self.last_first.entry((sub, producer)).or_default();
             if seq < *last {
@@ -188,6 +196,20 @@ impl Model {
         fate.acked = false;
         fate.lease = Some((consumer, until));
         Ok(())
+    }
+
+    /// Whether a subscription was given a seq before.
+    pub fn was_delivered(&self, sub: Sub, seq: Seq) -> bool {
+        self.seqs.get(&seq).is_some_and(|id| self.fates.get(&(sub, *id)).is_some_and(|f| f.delivered))
+    }
+
+    /// A write failed: what was acknowledged at the level `memory` and is not below `written` is gone.
+    pub fn lose_unwritten(&mut self, written: Seq) {
+        for sent in self.sent.values_mut() {
+            if sent.level == Durability::Memory && sent.acked && sent.seq.is_some_and(|seq| seq >= written) {
+                sent.may_be_lost = true;
+            }
+        }
     }
 
     /// Whether a consumer holds a message now.
@@ -218,11 +240,32 @@ impl Model {
         Ok(())
     }
 
-    /// A lease ended: given back, failed or taken away.
-    pub fn lease_ended(&mut self, sub: Sub, id: Id, failed: bool) {
+    /// A consumer gave a message back as failed.
+    pub fn failed(&mut self, sub: Sub, id: Id) {
         let fate = self.fate(sub, id);
         fate.lease = None;
-        fate.failures += u32::from(failed);
+        fate.failures += 1;
+        fate.failures_max += 1;
+    }
+
+    /// A consumer gave a message back untouched.
+    pub fn released(&mut self, sub: Sub, id: Id) {
+        self.fate(sub, id).lease = None;
+    }
+
+    /// A message was on its way to a consumer, or with it, when its connection was lost for good.
+    pub fn lost(&mut self, sub: Sub, id: Id) {
+        let fate = self.fate(sub, id);
+        fate.lease = None;
+        fate.losses += 1;
+    }
+
+    /// A lease ran out, by the time of clients.
+    pub fn expired(&mut self, sub: Sub, id: Id) {
+        let fate = self.fate(sub, id);
+        if fate.lease.take().is_some() {
+            fate.failures_max += 1;
+        }
     }
 
     /// The lease starts anew.
@@ -273,6 +316,7 @@ impl Model {
         }
         for fate in self.fates.values_mut() {
             fate.lease = None;
+            fate.failures = 0;
             fate.dying = false;
             if fate.acked && !fate.confirmed {
                 fate.ack_may_be_lost = true;

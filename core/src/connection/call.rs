@@ -90,9 +90,11 @@ impl Core {
     /// The deadline passed without a connection: says what keeps it down.
     fn no_link(&self, operation: &'static str, timeout: Duration) -> Error {
         match self.down() {
-            Some(error) => Error::new(error.code(), operation, format!("not connected within {timeout:?}: {}", error.message()))
-                .with_retry(error.retry())
-                .with_source(error),
+            Some(error) => {
+                Error::new(error.code(), operation, format!("not connected within {timeout:?}: {}", error.message()))
+                    .with_retry(error.retry())
+                    .with_source(error)
+            }
             None => Error::timeout(operation, timeout),
         }
     }

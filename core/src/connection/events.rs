@@ -47,6 +47,11 @@ pub enum Event {
         /// Why.
         error: Error,
     },
+    /// A newer registration of the agent took over; this client speaks for it no more.
+    Fenced {
+        /// The agent.
+        agent_id: String,
+    },
     /// The client is closed.
     Closed,
 }

@@ -46,7 +46,8 @@ impl Core {
         // login and never by a second use, which would end the whole family.
         let refreshed = match self.tokens.take_refresh() {
             Some(refresh) => self.refresh(link, refresh).await,
-            None => Err(Error::new(ErrorCode::TokenExpired, REFRESH, "there is no refresh token").with_retry(crate::Retry::Never)),
+            None => Err(Error::new(ErrorCode::TokenExpired, REFRESH, "there is no refresh token")
+                .with_retry(crate::Retry::Never)),
         };
         let tokens = match refreshed {
             Ok(tokens) => tokens,

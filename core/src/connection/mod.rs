@@ -6,7 +6,7 @@
 use std::{
     sync::{
         Arc, Weak,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -19,6 +19,7 @@ use crate::{
     consume::Consumer,
     credentials::{Kind, TokenStore},
     error::{Error, ErrorCode, ErrorKind, Result},
+    messages::Requests,
     options::Options,
     publish::{Producer, Window},
     retry::{Decision, Safety, Schedule},
@@ -85,9 +86,12 @@ pub(crate) struct Core {
     events: broadcast::Sender<Event>,
     producer: Arc<Producer>,
     consumers: Mutex<Vec<Weak<Consumer>>>,
+    requests: Requests,
     registration: Mutex<Option<Registration>>,
     incarnation: AtomicU64,
     hot_streams: AtomicUsize,
+    /// Whether the present connection carried anything.
+    progress: AtomicBool,
     /// Subscriptions end, handlers finish; publishes still go.
     pub(crate) draining: tokio_util::sync::CancellationToken,
     pub(crate) tasks: Tasks,
@@ -106,11 +110,10 @@ impl Drop for HotStream<'_> {
 impl Core {
     /// Starts the tasks. Must be called inside a runtime.
     pub(crate) fn start(options: Options) -> Result<Arc<Self>> {
-        let origin = options
-            .endpoint
-            .origin()
-            .parse()
-            .map_err(|_| Error::new(ErrorCode::InvalidArgument, "connect", "the endpoint's host is no host name"))?;
+        let origin =
+            options.endpoint.origin().parse().map_err(|_| {
+                Error::new(ErrorCode::InvalidArgument, "connect", "the endpoint's host is no host name")
+            })?;
         let tls = if options.endpoint.is_tls() { Some(options.tls.connector(&options.endpoint)?) } else { None };
         let window = Window {
             messages: options.window_messages,
@@ -129,9 +132,11 @@ impl Core {
             control,
             events: broadcast::Sender::new(EVENTS_MAX),
             consumers: Mutex::default(),
+            requests: Requests::new(),
             registration: Mutex::default(),
             incarnation: AtomicU64::new(0),
             hot_streams: AtomicUsize::new(0),
+            progress: AtomicBool::new(false),
             draining: tokio_util::sync::CancellationToken::new(),
             tasks: Tasks::default(),
         });
@@ -150,6 +155,10 @@ impl Core {
 
     pub(crate) fn producer(&self) -> &Arc<Producer> {
         &self.producer
+    }
+
+    pub(crate) fn requests(&self) -> &Requests {
+        &self.requests
     }
 
     pub(crate) fn tokens(&self) -> &TokenStore {
@@ -278,6 +287,15 @@ impl Core {
         self.hot_streams.load(Ordering::Relaxed) > 0
     }
 
+    /// A stream of the present connection was answered.
+    pub(crate) fn progressed(&self) {
+        self.progress.store(true, Ordering::Relaxed);
+    }
+
+    fn took_progress(&self) -> bool {
+        self.progress.swap(false, Ordering::Relaxed)
+    }
+
     /// Adds a consumer that is to be told of new tokens.
     pub(crate) fn add_consumer(&self, consumer: &Arc<Consumer>) {
         let mut all = self.consumers.lock();
@@ -327,5 +345,66 @@ impl Core {
             }
             _ => false,
         });
+    }
+}
+
+impl Core {
+    /// The next time that connecting fails.
+    pub(crate) async fn next_failure(&self) -> Error {
+        let mut watch = self.state.subscribe();
+        // What failed before this was called counts too: a first attempt may be over already.
+        if let State::Down(Some(error)) = &*watch.borrow() {
+            let error = error.clone();
+            if !error.is_retryable() {
+                return error;
+            }
+        }
+        loop {
+            if watch.changed().await.is_err() {
+                return Error::closed("connect");
+            }
+            if let State::Down(Some(error)) | State::Closed(error) = &*watch.borrow_and_update() {
+                return error.clone();
+            }
+        }
+    }
+
+    /// Ends subscriptions, waits until what was handed out is settled, then until every publish is answered.
+    pub(crate) async fn drain(&self) {
+        /// How often it is looked whether subscriptions are gone: their streams end within a round trip.
+        const LOOK: Duration = Duration::from_millis(5);
+        self.draining.cancel();
+        for consumer in self.consumers() {
+            consumer.wake_reader();
+        }
+        loop {
+            let mut left = 0;
+            for consumer in self.consumers().iter().filter(|c| c.is_queue() && !c.is_gone()) {
+                left += 1;
+                // Whoever holds a message settles it first.
+                if !consumer.is_handling() {
+                    consumer.leave();
+                }
+            }
+            if left == 0 {
+                break;
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+        std::future::poll_fn(|cx| self.producer.poll_idle(cx)).await;
+        self.requests.close();
+    }
+
+    /// Tells the bus that the registered agent is there.
+    async fn heartbeat(&self) {
+        let Some(registration) = self.registration() else { return };
+        match crate::agents::heartbeat(self, &registration).await {
+            Ok(_) => {}
+            Err(error) if error.code() == ErrorCode::SessionFenced => {
+                self.registered(None);
+                self.tell(Event::Fenced { agent_id: registration.agent_id });
+            }
+            Err(error) => tracing::debug!(%error, "a heartbeat failed"),
+        }
     }
 }

@@ -183,7 +183,9 @@ impl Reader<'_> {
         for _ in 0..FRAMES_PER_POLL {
             match pin!(&mut self.input).poll_next(cx) {
                 Poll::Ready(Some(Ok(frame))) => {
-                    self.read = true;
+                    if !std::mem::replace(&mut self.read, true) {
+                        self.core.progressed();
+                    }
                     if let Err(error) = self.take(&frame) {
                         return Poll::Ready(error);
                     }
@@ -220,7 +222,7 @@ impl Reader<'_> {
                 }
                 Err(error) => failed = Some(error),
             },
-            PublishNews::AuthExpiring(_) => self.core.token_expires(),
+            PublishNews::AuthExpiring => self.core.token_expires(),
             PublishNews::GoingAway(bytes) => {
                 let after = convert::going_away(bytes);
                 self.producer.half_close();

@@ -140,8 +140,7 @@ pub(crate) enum PublishNews<'a> {
     Ack(Ack),
     /// An encoded `PublishReject`.
     Reject(&'a [u8]),
-    /// An encoded `AuthExpiring`.
-    AuthExpiring(&'a [u8]),
+    AuthExpiring,
     /// An encoded `GoingAway`.
     GoingAway(&'a [u8]),
     /// An encoded `SlowDown`.
@@ -157,7 +156,7 @@ pub(crate) fn read_publish(frame: &[u8], mut visit: impl FnMut(PublishNews<'_>))
         visit(match number {
             2 => PublishNews::Ack(read_ack(slice).ok_or_else(malformed_publish)?),
             3 => PublishNews::Reject(slice),
-            4 => PublishNews::AuthExpiring(slice),
+            4 => PublishNews::AuthExpiring,
             5 => PublishNews::GoingAway(slice),
             6 => PublishNews::SlowDown(slice),
             _ => continue,
@@ -290,7 +289,8 @@ mod tests {
     #[test]
     fn a_publish_frame_is_what_protobuf_would_write() {
         let mut body = BytesMut::new();
-        let envelope = acb_types::Envelope { topic: "a.b".into(), payload: Bytes::from_static(b"x"), ..Default::default() };
+        let envelope =
+            acb_types::Envelope { topic: "a.b".into(), payload: Bytes::from_static(b"x"), ..Default::default() };
         acb_types::frame::encode(&mut body, &envelope);
         let frame = Outgoing::publish(300, 2, body.freeze());
         let bytes = [&frame.head[..], &frame.body[..]].concat();
@@ -314,8 +314,11 @@ mod tests {
             duplicate: true,
         };
         let reject = v1::PublishReject { counter: 10, count: 1, error: None };
-        let response =
-            v1::PublishStreamResponse { acks: vec![ack.clone(), v1::PublishAck::default()], rejects: vec![reject], ..Default::default() };
+        let response = v1::PublishStreamResponse {
+            acks: vec![ack, v1::PublishAck::default()],
+            rejects: vec![reject],
+            ..Default::default()
+        };
         let mut seen = Vec::new();
         let mut rejects = 0;
         read_publish(&response.encode_to_vec(), |news| match news {
@@ -340,7 +343,8 @@ mod tests {
 
     #[test]
     fn a_delivery_frame_is_read_with_its_messages_untouched() {
-        let message = |topic: &str| v1::Message { topic: topic.into(), payload: Bytes::from_static(b"p"), ..Default::default() };
+        let message =
+            |topic: &str| v1::Message { topic: topic.into(), payload: Bytes::from_static(b"p"), ..Default::default() };
         let run = v1::DeliveryRun {
             first_seq: 9,
             count: 2,

@@ -1,26 +1,25 @@
 //! The server of the Agentic Context Bus, as a library: `acb-server` is this and a few lines.
 
+pub mod api;
 pub mod app;
+pub mod args;
 pub mod auth;
-#[cfg(not(feature = "placeholder"))]
-pub mod delivery;
-#[cfg(feature = "placeholder")]
-#[path = "placeholder.rs"]
+pub mod boot;
+mod check;
+pub mod config;
 pub mod delivery;
 pub mod domain;
+pub mod edge;
 pub mod error;
 pub mod presence;
+pub mod program;
 pub mod request_id;
+mod server;
+mod shutdown;
+pub mod tasks;
 pub mod telemetry;
 
-pub mod api {
-    //! The edges.
-    pub mod grpc {
-        //! gRPC.
-        pub mod codec;
-        mod consume;
-        pub mod hot;
-        mod publish_stream;
-        pub mod status;
-    }
-}
+pub use self::{
+    server::{ServerBuilder, ServerHandle, StartError, Stores},
+    shutdown::Clean,
+};

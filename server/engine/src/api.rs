@@ -189,6 +189,10 @@ pub trait Effects {
     fn gap(&mut self, session: SessionKey, gap: Gap);
     /// A message is to become a dead letter.
     fn die(&mut self, death: Death);
+    /// An ephemeral subscription went with its last session.
+    fn ended(&mut self, subscription: SubscriptionId) {
+        let _ = subscription;
+    }
 }
 
 /// What a session may read. Goes back by [`Engine::commit`](crate::Engine::commit) or

@@ -8,12 +8,18 @@
 
 use std::{collections::VecDeque, ops::Range};
 
-use acb_types::position::Seq;
+use acb_types::{limits, position::Seq};
 
-use crate::mask::{Mask, SPAN};
+use crate::{
+    mask::{Mask, SPAN},
+    planted::{Bug, planted},
+};
 
 /// Leases given at most this long after a run's first join it: their own leases then last up to this much longer.
 const JOIN_MS: u64 = 10;
+/// A run of several messages has at most so many bytes. A run that is settled in part gives back equal shares, so this
+/// bounds how far a session's account of bytes can be off.
+const JOIN_BYTES: u64 = limits::FRAME_BYTES_MAX as u64;
 
 /// Consecutive or nearly consecutive messages leased to one session on one attempt.
 #[derive(Clone, Debug)]
@@ -44,6 +50,11 @@ impl LeaseRun {
     /// The messages whose lease runs, as ranges of seqs.
     pub(crate) fn ranges(&self) -> impl Iterator<Item = Range<Seq>> {
         seqs(self.first, self.open)
+    }
+
+    /// Those of them inside a range.
+    pub(crate) fn within(&self, range: &Range<Seq>) -> impl Iterator<Item = Range<Seq>> + use<> {
+        seqs(self.first, self.select(range))
     }
 
     /// The open positions inside a range of seqs.
@@ -118,6 +129,11 @@ impl LeaseTable {
         self.runs.iter().filter(|r| r.remaining > 0)
     }
 
+    /// Runs that may have something open in a range.
+    pub(crate) fn overlapping(&self, range: &Range<Seq>) -> impl Iterator<Item = &LeaseRun> {
+        self.runs.range(self.span_of(range)).filter(|r| r.remaining > 0)
+    }
+
     /// The lowest leased seq.
     pub(crate) fn first(&self) -> Option<Seq> {
         let mut best: Option<Seq> = None;
@@ -137,10 +153,10 @@ impl LeaseTable {
     /// The run that holds a seq.
     pub(crate) fn get(&self, seq: Seq) -> Option<&LeaseRun> {
         let range = seq..seq + 1;
-        self.overlapping(&range).map(|i| &self.runs[i]).find(|r| !r.select(&range).is_empty())
+        self.overlapping(&range).find(|r| !r.select(&range).is_empty())
     }
 
-    fn overlapping(&self, range: &Range<Seq>) -> Range<usize> {
+    fn span_of(&self, range: &Range<Seq>) -> Range<usize> {
         // Acks mostly name what is at the front.
         let from = match self.runs.front() {
             Some(front) if front.first + SPAN > range.start => 0,
@@ -155,13 +171,17 @@ impl LeaseTable {
 
     /// Leases messages. Their seqs are consecutive and none of them is leased.
     pub(crate) fn grant(&mut self, mut grant: Grant) {
-        debug_assert!((grant.first..grant.first + u64::from(grant.count)).all(|s| self.get(s).is_none()), "{grant:?}");
+        debug_assert!(
+            planted(Bug::DoubleLease)
+                || (grant.first..grant.first + u64::from(grant.count)).all(|s| self.get(s).is_none()),
+            "{grant:?}"
+        );
         self.messages += grant.count;
-        let mut at = match self.runs.back() {
-            Some(back) if back.first > grant.first => self.runs.partition_point(|r| r.first <= grant.first),
-            _ => self.runs.len(),
-        };
         while grant.count > 0 {
+            let at = match self.runs.back() {
+                Some(back) if back.first > grant.first => self.runs.partition_point(|r| r.first <= grant.first),
+                _ => self.runs.len(),
+            };
             let joined = at.checked_sub(1).and_then(|i| self.runs.get_mut(i)).map_or(0, |run| join(run, &grant));
             let count = if joined > 0 { joined } else { grant.count.min(SPAN as u32) };
             let bytes = share(grant.bytes, count, grant.count);
@@ -190,7 +210,6 @@ impl LeaseTable {
                 } else {
                     self.runs.insert(at, run);
                 }
-                at += 1;
             }
             grant.first += u64::from(count);
             grant.delivery += u64::from(count);
@@ -205,7 +224,7 @@ impl LeaseTable {
         if range.is_empty() {
             return;
         }
-        for i in self.overlapping(&range) {
+        for i in self.span_of(&range) {
             let run = &mut self.runs[i];
             if run.remaining == 0 {
                 continue;
@@ -275,7 +294,7 @@ impl LeaseTable {
     /// Starts the leases of a session in a range anew.
     pub(crate) fn renew(&mut self, range: Range<Seq>, session: u32, now: u64, deadline: u64) {
         let mut parts: Vec<LeaseRun> = Vec::new();
-        for i in self.overlapping(&range) {
+        for i in self.span_of(&range) {
             let run = &mut self.runs[i];
             if run.session != session || run.remaining == 0 {
                 continue;
@@ -350,6 +369,7 @@ fn join(run: &mut LeaseRun, grant: &Grant) -> u32 {
         && run.losses == grant.losses
         && (u64::from(run.span)..SPAN).contains(&offset)
         && grant.now.saturating_sub(run.since) <= JOIN_MS
+        && u64::from(run.bytes) + grant.bytes <= JOIN_BYTES
         && run.delivery + u64::from(run.given.count()) == grant.delivery;
     if !follows {
         return 0;
@@ -396,6 +416,8 @@ mod tests {
         assert_eq!(table.runs.len(), 2, "a run spans 512 seqs");
         table.grant(grant(1, 514, 523, 1, 6 + JOIN_MS + 1));
         assert_eq!(table.runs.len(), 3, "leases of a run start together");
+        table.grant(Grant { bytes: JOIN_BYTES, ..grant(1, 515, 524, 1, 6 + JOIN_MS + 1) });
+        assert_eq!(table.runs.len(), 4, "a large message is accounted for alone");
     }
 
     #[test]

@@ -32,10 +32,6 @@ impl Mask {
         self.0.iter().all(|w| *w == 0)
     }
 
-    pub(crate) fn contains(&self, at: u32) -> bool {
-        self.0[at as usize / 64] >> (at % 64) & 1 == 1
-    }
-
     pub(crate) fn and(mut self, other: &Self) -> Self {
         for (a, b) in self.0.iter_mut().zip(&other.0) {
             *a &= b;
@@ -125,7 +121,7 @@ mod tests {
     use super::*;
 
     fn positions(mask: Mask) -> BTreeSet<u32> {
-        (0..SPAN as u32).filter(|p| mask.contains(*p)).collect()
+        (0..SPAN as u32).filter(|p| mask.0[*p as usize / 64] >> (p % 64) & 1 == 1).collect()
     }
 
     #[test]

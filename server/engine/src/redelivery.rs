@@ -16,9 +16,11 @@ use crate::{
 /// Most bytes of a consumer's error that are kept while a message waits for its next attempt. The error of the attempt
 /// that kills it goes into the dead letter whole.
 const KEPT_ERROR_BYTES: usize = 256;
+/// Errors that are kept of one subscription; above it further ones are not.
+pub(crate) const KEPT_ERRORS: usize = 4096;
 
 /// What is known of a message between two attempts.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Back {
     /// Attempts that failed.
     pub(crate) failed: u32,
@@ -26,8 +28,34 @@ pub(crate) struct Back {
     pub(crate) losses: u8,
     /// When it goes again.
     pub(crate) due: Due,
-    /// What the last consumer that said anything said.
-    pub(crate) last_error: Text,
+}
+
+/// How leases ended without their messages being done.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Failure<'a> {
+    /// The consumer failed.
+    Nacked {
+        delay: Option<Duration>,
+        reason: &'a str,
+    },
+    /// Its time was over.
+    LeaseEnded,
+    /// The connection was lost.
+    Lost,
+    /// The consumer gave the message up.
+    Terminated { reason: &'a str },
+    /// The consumer gave it back untouched.
+    Released,
+}
+
+impl<'a> Failure<'a> {
+    /// What the consumer said.
+    pub(crate) fn reason(self) -> &'a str {
+        match self {
+            Self::Nacked { reason, .. } | Self::Terminated { reason } => reason,
+            Self::LeaseEnded | Self::Lost | Self::Released => "",
+        }
+    }
 }
 
 /// When a message goes again. The monotonic clock decides; the wall clock and the span are what survives a restart.
@@ -96,10 +124,6 @@ impl Returned {
         let low = |r: Option<(Range<Seq>, &Back)>| r.map(|(r, _)| r.start);
         let dying = self.dying.first().map(|(r, _)| r.start);
         [low(self.ready.first()), low(self.later.first()), dying].into_iter().flatten().min()
-    }
-
-    pub(crate) fn contains(&self, seq: Seq) -> bool {
-        self.ready.get(seq).is_some() || self.later.get(seq).is_some() || self.dying.get(seq).is_some()
     }
 
     /// All of it, as ranges, in no order.

@@ -1,8 +1,8 @@
 //! One subscription's state.
 //!
 //! What an idle one costs is [`Subscription`] alone: its rules and a cursor. What it has in hand is in [`Work`], boxed,
-//! made when a session comes and dropped when nothing is left. Between floor and cursor a message is settled unless it
-//! is leased or has come back; from the cursor on it is unread unless it was settled ahead or has come back (as after a
+//! made when a session comes and dropped when nothing is left. Below the cursor a message is settled unless it is leased
+//! or has come back; from the cursor on it is unread unless it is leased, has come back or was settled ahead (as after a
 //! restart, when the cursor starts at the floor again).
 
 use std::{collections::BTreeMap, ops::Range};
@@ -10,6 +10,7 @@ use std::{collections::BTreeMap, ops::Range};
 use acb_types::{
     MessageId,
     batch::{Gap, SubscriptionDef},
+    envelope::Text,
     position::Seq,
 };
 use smallvec::SmallVec;
@@ -21,9 +22,6 @@ use crate::{
     redelivery::{Back, Dying, Returned},
     state_record::Writer,
 };
-
-/// No timer.
-pub(crate) const UNARMED: u64 = u64::MAX;
 
 #[derive(Debug)]
 pub(crate) struct Subscription {
@@ -42,8 +40,8 @@ pub(crate) struct Subscription {
     pub(crate) journaled_floor: Seq,
     /// The last piece of the journal that has something of it.
     pub(crate) journaled_in: u64,
-    /// When its timer fires.
-    pub(crate) armed: u64,
+    /// Its timers, the earliest last: each new one is earlier than those before.
+    pub(crate) timers: SmallVec<[u64; 2]>,
     pub(crate) work: Option<Box<Work>>,
 }
 
@@ -54,6 +52,8 @@ pub(crate) struct Work {
     pub(crate) sessions: SmallVec<[u32; 2]>,
     pub(crate) leases: LeaseTable,
     pub(crate) returned: Returned,
+    /// What consumers said of messages that are not settled.
+    pub(crate) errors: RangeMap<Text>,
     /// Settled at or above the cursor.
     pub(crate) ahead: RangeSet,
     /// Dead and expired ones, for those who ask; the lowest are forgotten first.
@@ -139,7 +139,7 @@ impl Subscription {
             rewrite: false,
             journaled_floor: 0,
             journaled_in: 0,
-            armed: UNARMED,
+            timers: SmallVec::new(),
             work: None,
         }
     }
@@ -157,10 +157,11 @@ impl Subscription {
     pub(crate) fn set_cursor(&mut self, seq: Seq, end: Seq) {
         self.cursor = seq;
         if let Some(work) = &mut self.work {
+            work.ahead.remove_below(seq);
             if let Some(first) = work.ahead.first()
-                && first.start <= seq
+                && first.start == seq
             {
-                self.cursor = seq.max(first.end);
+                self.cursor = first.end;
                 work.ahead.remove_below(self.cursor);
             }
             if self.cursor >= end {
@@ -231,34 +232,35 @@ impl Subscription {
         }
     }
 
-    /// Writes its state, or what changed of it, and takes that as journaled.
-    pub(crate) fn journal(&mut self, out: &mut Writer, end: Seq) {
+    /// Writes its state, or what changed of it, and takes that as journaled. Answers the confirmed acks that what was
+    /// written makes durable; something is written whenever there are some.
+    pub(crate) fn journal(&mut self, out: &mut Writer, end: Seq) -> Vec<Confirm> {
         let floor = self.floor(end);
+        let risen = floor > self.journaled_floor;
+        self.journaled_floor = self.journaled_floor.max(floor);
         let rewrite = std::mem::take(&mut self.rewrite);
         out.subscription(self.def.id);
         if rewrite {
-            self.journaled_floor = floor;
             self.write_all(out, end);
-        } else {
-            if floor > self.journaled_floor {
-                self.journaled_floor = floor;
+        }
+        let Some(work) = &mut self.work else {
+            if risen && !rewrite {
                 out.floor(floor);
             }
-            if let Some(work) = &mut self.work {
-                work.pending.acked.remove_below(floor);
-                out.acked(work.pending.acked.iter());
-                out.expired(work.pending.expired.iter());
-                for range in work.pending.returned.iter() {
-                    work.write_returned(out, range);
-                }
-                let dead = &work.dead;
-                out.dead(work.pending.dead.iter().filter_map(|seq| dead.get(seq).map(|d| (*seq, *d))));
+            return Vec::new();
+        };
+        let mut pending = std::mem::take(&mut work.pending);
+        if !rewrite {
+            if risen || !pending.confirms.is_empty() {
+                out.floor(floor);
             }
+            pending.acked.remove_below(floor);
+            out.acked(pending.acked.iter());
+            out.expired(pending.expired.iter());
+            pending.returned.iter().for_each(|r| work.write_returned(out, r));
+            out.dead(pending.dead.iter().filter_map(|seq| Some((*seq, *work.dead.get(seq)?))));
         }
-        if let Some(work) = &mut self.work {
-            let confirms = std::mem::take(&mut work.pending.confirms);
-            work.pending = Pending { confirms, ..Pending::default() };
-        }
+        pending.confirms
     }
 
     /// Writes its whole state.
@@ -320,20 +322,30 @@ impl Work {
         }
     }
 
-    /// Writes failed attempts, losses and deaths in a range as they are now.
+    /// Forgets what retention took.
+    pub(crate) fn forget_below(&mut self, seq: Seq) {
+        self.dead = self.dead.split_off(&seq);
+        self.expired.remove_below(seq);
+        self.ahead.remove_below(seq);
+    }
+
+    /// Writes failed attempts, losses, errors and deaths in a range as they are now.
     fn write_returned(&self, out: &mut Writer, range: Range<Seq>) {
-        out.returned(self.returned.ready.within(range.clone()));
-        out.returned(self.returned.later.within(range.clone()));
-        out.dying(self.returned.dying.within(range.clone()));
-        // Leased again: should this process end, they are as they were before the lease.
-        let mut leased = RangeMap::default();
-        for run in self.leases.iter().filter(|r| r.failed > 0 || r.losses > 0) {
-            for r in run.ranges().filter(|r| r.start < range.end && r.end > range.start) {
-                let back = Back { failed: run.failed, losses: run.losses, ..Back::default() };
-                leased.insert(r.start.max(range.start)..r.end.min(range.end), back);
-            }
+        let returned = &self.returned;
+        for (r, back) in returned.ready.within(range.clone()).chain(returned.later.within(range.clone())) {
+            out.returned(r, back);
         }
-        out.returned(leased.iter());
+        // Leased again: should this process end, they are as they were before the lease.
+        for run in self.leases.overlapping(&range).filter(|r| r.failed > 0 || r.losses > 0) {
+            let back = Back { failed: run.failed, losses: run.losses, ..Back::default() };
+            run.within(&range).for_each(|r| out.returned(r, &back));
+        }
+        for (r, text) in self.errors.within(range.clone()) {
+            out.error(r, text);
+        }
+        for (r, dying) in returned.dying.within(range) {
+            out.dying(r, dying);
+        }
     }
 }
 

@@ -19,7 +19,10 @@ use acb_types::{
 };
 use smallvec::SmallVec;
 
-use crate::planted::{self, Bug};
+use crate::{
+    planted::{self, Bug},
+    postings::ProducerRow,
+};
 
 /// A number of things that a tenant may have at once, over all its logs.
 #[derive(Debug)]
@@ -309,6 +312,22 @@ impl ProducerTable {
         self.commit();
     }
 
+    /// Takes in a row of a segment's index.
+    pub(crate) fn replay_row(&mut self, row: &ProducerRow, base_seq: Seq) {
+        let origin = Origin { producer: row.producer, epoch: row.epoch, counter: row.counter };
+        // A session of an older epoch was fenced when this was written.
+        if self.sessions.get(&row.producer).is_some_and(|p| p.epoch > row.epoch) {
+            return;
+        }
+        let range = Range { counter: row.counter, seq: base_seq + u64::from(row.seq), count: row.count };
+        self.replay(origin, range, row.at);
+    }
+
+    /// Bytes that a sidecar needs for all of it.
+    pub(crate) fn encoded_len(&self) -> usize {
+        self.sessions.values().map(|p| 32 + p.ranges.len() * 20).sum()
+    }
+
     /// Takes in a session as a sidecar has it.
     pub(crate) fn restore(&mut self, producer: u64, session: Producer) {
         if self.sessions.insert(producer, session).is_none() {
@@ -322,10 +341,6 @@ impl ProducerTable {
             self.sessions.iter().filter(|(_, p)| p.last_seen.after(self.ttl) > now).map(|(k, p)| (*k, p)).collect();
         out.sort_unstable_by_key(|(k, _)| *k);
         out
-    }
-
-    pub(crate) fn len(&self) -> usize {
-        self.sessions.len()
     }
 
     pub(crate) fn clear(&mut self) {
@@ -364,17 +379,43 @@ fn digest(key: u128) -> Digest {
 
 #[derive(Debug)]
 struct Bucket {
-    /// When the first of its keys was stored; the last came within [`BUCKET`] after it.
-    time: Timestamp,
+    /// When the first of its keys was stored, on the table's own clock; the last came within [`BUCKET_MS`] after it.
+    time: u64,
     /// All its keys have seqs below.
     end_seq: Seq,
     keys: Vec<Digest>,
 }
 
 /// Keys of one bucket are stored within this time.
-const BUCKET: Duration = Duration::from_secs(1);
+const BUCKET_MS: u64 = 1000;
 /// Keys of one bucket at most, so that trimming by seq stays close.
 const BUCKET_KEYS: usize = 4096;
+
+/// A clock that never goes back, made of one that may. A step back stops it until the time comes again, and a step of
+/// more than ten minutes is taken for a corrected clock: it goes on from there.
+#[derive(Debug)]
+struct Ticker {
+    seen: Timestamp,
+    ms: u64,
+}
+
+impl Ticker {
+    const STEP: Duration = Duration::from_secs(600);
+
+    fn tick(&mut self, now: Timestamp) {
+        if now >= self.seen {
+            self.ms += now.0 - self.seen.0;
+            self.seen = now;
+        } else if self.seen.since(now) > Self::STEP {
+            self.seen = now;
+        }
+    }
+
+    /// An earlier time on this clock; what claims to be later is now.
+    fn earlier(&self, at: Timestamp) -> u64 {
+        self.ms.saturating_sub(self.seen.0.saturating_sub(at.0))
+    }
+}
 
 /// All idempotency keys of a log.
 #[derive(Debug)]
@@ -383,8 +424,11 @@ pub(crate) struct KeyTable {
     /// In the order in which the keys came.
     buckets: VecDeque<Bucket>,
     window: KeyWindow,
+    clock: Ticker,
     /// Keys stored below this seq are forgotten, although some may still be in the map.
     expired_below: Seq,
+    /// How many of the first buckets are known to be expired.
+    expired: usize,
     budget: Arc<Budget>,
     /// How many of the last keys belong to staged batches.
     staged: usize,
@@ -398,8 +442,10 @@ enum Known {
 }
 
 impl KeyTable {
-    pub(crate) fn new(window: KeyWindow, budget: Arc<Budget>) -> Self {
-        Self { keys: HashMap::default(), buckets: VecDeque::new(), window, expired_below: 0, budget, staged: 0 }
+    pub(crate) fn new(window: KeyWindow, budget: Arc<Budget>, now: Timestamp) -> Self {
+        // Far enough from zero for any key that the log still holds.
+        let clock = Ticker { seen: now, ms: 1 << 50 };
+        Self { keys: HashMap::default(), buckets: VecDeque::new(), window, clock, expired_below: 0, expired: 0, budget, staged: 0 }
     }
 
     fn find(&self, keyed: &Keyed) -> Known {
@@ -433,7 +479,7 @@ impl KeyTable {
                     Known::Same(seq) => Verdict::Duplicate(Some(seq)),
                     Known::Other => Verdict::Refused(ErrorCode::IdempotencyConflict),
                     Known::No if self.take_room() => {
-                        self.insert(keyed, seq, now);
+                        self.insert(keyed, seq, self.clock.ms);
                         self.staged += 1;
                         Verdict::New
                     }
@@ -459,45 +505,38 @@ impl KeyTable {
     }
 
     /// Remembers a key; the budget was asked before.
-    fn insert(&mut self, keyed: &Keyed, seq: Seq, now: Timestamp) {
+    fn insert(&mut self, keyed: &Keyed, seq: Seq, at: u64) {
         let key = digest(keyed.key);
         if self.keys.insert(key, (keyed.body, seq)).is_some() {
             // An expired one that was still in the map. Its place in an old bucket finds a newer seq and lets it be.
             self.budget.give_back(1);
         }
         match self.buckets.back_mut() {
-            Some(b) if b.keys.len() < BUCKET_KEYS && now.since(b.time) < BUCKET => {
-                b.time = b.time.min(now);
+            Some(b) if b.keys.len() < BUCKET_KEYS && at < b.time + BUCKET_MS => {
                 b.end_seq = seq + 1;
                 b.keys.push(key);
             }
-            _ => self.buckets.push_back(Bucket { time: now, end_seq: seq + 1, keys: vec![key] }),
+            _ => self.buckets.push_back(Bucket { time: at, end_seq: seq + 1, keys: vec![key] }),
         }
     }
 
     /// Takes in a key that the log holds.
     pub(crate) fn replay(&mut self, keyed: &Keyed, seq: Seq, stored_at: Timestamp) {
         self.budget.force();
-        self.insert(keyed, seq, stored_at);
+        self.insert(keyed, seq, self.clock.earlier(stored_at));
     }
 
     /// Forgets what is older than the window.
     pub(crate) fn expire(&mut self, now: Timestamp) {
-        let KeyWindow::For(window) = self.window else {
-            self.sweep(64);
-            return;
-        };
-        // A clock that was ahead and came back must not keep keys for ever.
-        if self.buckets.back().is_some_and(|b| b.time > now) {
-            for bucket in &mut self.buckets {
-                bucket.time = bucket.time.min(now);
+        self.clock.tick(now);
+        if let KeyWindow::For(window) = self.window {
+            let window = u64::try_from(window.as_millis()).unwrap_or(u64::MAX);
+            while let Some(b) = self.buckets.get(self.expired)
+                && b.time.saturating_add(BUCKET_MS).saturating_add(window) <= self.clock.ms
+            {
+                self.expired_below = self.expired_below.max(b.end_seq);
+                self.expired += 1;
             }
-        }
-        for bucket in &self.buckets {
-            if bucket.time.after(BUCKET).after(window) > now {
-                break;
-            }
-            self.expired_below = self.expired_below.max(bucket.end_seq);
         }
         self.sweep(64);
     }
@@ -527,6 +566,7 @@ impl KeyTable {
                 }
                 None => {
                     self.buckets.pop_front();
+                    self.expired = self.expired.saturating_sub(1);
                 }
             }
         }
@@ -561,14 +601,12 @@ impl KeyTable {
         self.staged = 0;
     }
 
-    pub(crate) fn len(&self) -> usize {
-        self.keys.len()
-    }
-
     pub(crate) fn clear(&mut self) {
         self.budget.give_back(self.keys.len());
         self.keys.clear();
         self.buckets.clear();
+        self.expired = 0;
+        self.staged = 0;
     }
 }
 

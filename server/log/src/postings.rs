@@ -47,8 +47,8 @@ pub(crate) struct KeyRow {
     pub(crate) key: u128,
     pub(crate) body: u64,
     pub(crate) seq: u32,
-    /// Milliseconds since the segment's first message.
-    pub(crate) age: u32,
+    /// When it was stored, in seconds since 1970, rounded up.
+    pub(crate) at: u32,
 }
 
 /// A batch of a producer session in a segment.
@@ -196,9 +196,8 @@ impl MemIndex {
 
     fn push_dedupe(&mut self, header: &Header, keys: impl Iterator<Item = Keyed>) {
         let seq = (header.first_seq - self.summary.base_seq) as u32;
-        let age = header.stored_at.0.saturating_sub(self.summary.first_time.0);
-        let age = u32::try_from(age).unwrap_or(u32::MAX);
-        self.keys.extend(keys.map(|k| KeyRow { key: k.key, body: k.body, seq: seq + k.index, age }));
+        let at = u32::try_from(header.stored_at.0.div_ceil(1000)).unwrap_or(u32::MAX);
+        self.keys.extend(keys.map(|k| KeyRow { key: k.key, body: k.body, seq: seq + k.index, at }));
         if header.producer == 0 {
             return;
         }
@@ -290,8 +289,11 @@ pub(crate) fn gather(lists: &[&[Entry]], bytes: u32) -> Plan {
     let mut entries = Vec::new();
     let mut complete = true;
     for list in lists {
-        let mut sum = 0u32;
-        let taken = list.iter().take_while(|e| std::mem::replace(&mut sum, sum.saturating_add(e.len)) < bytes).count();
+        let (mut sum, mut taken) = (0u32, 0);
+        while sum < bytes && taken < list.len() {
+            sum = sum.saturating_add(list[taken].len);
+            taken += 1;
+        }
         entries.extend_from_slice(&list[..taken]);
         complete &= taken == list.len();
     }

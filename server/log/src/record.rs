@@ -76,10 +76,11 @@ pub enum Opening {
     Unclean = 2,
 }
 
-/// Meta of an epoch record: why, and the end of what was found.
-pub(crate) fn put_epoch_meta(out: &mut Vec<u8>, why: Opening, found_end: Seq) {
+/// Meta of an epoch record: why, the end of what was found, and how far seqs jump if this opening ends uncleanly.
+pub(crate) fn put_epoch_meta(out: &mut Vec<u8>, why: Opening, found_end: Seq, reserve: u64) {
     out.push(why as u8);
     put_varint(out, found_end);
+    put_varint(out, reserve);
 }
 
 /// Follows snapshots through state records: finds the last complete one, and what came after its first record.

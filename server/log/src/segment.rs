@@ -1,6 +1,6 @@
 //! Segments: the files of a log, their names and headers, and positions in them.
 
-use std::{fmt, path::Path};
+use std::fmt;
 
 use acb_types::{ClassId, PartitionId, PartitionNo};
 
@@ -176,11 +176,6 @@ pub(crate) fn u32_at(bytes: &[u8], at: usize) -> u32 {
 /// As [`u32_at`], for eight bytes.
 pub(crate) fn u64_at(bytes: &[u8], at: usize) -> u64 {
     u64::from(u32_at(bytes, at)) | u64::from(u32_at(bytes, at + 4)) << 32
-}
-
-/// A path as it stands in messages.
-pub(crate) fn shown(path: &Path) -> std::path::Display<'_> {
-    path.display()
 }
 
 #[cfg(test)]

@@ -122,7 +122,7 @@ pub(crate) fn write(
         keys.extend_from_slice(&k.key.to_le_bytes());
         keys.extend_from_slice(&k.body.to_le_bytes());
         keys.extend_from_slice(&k.seq.to_le_bytes());
-        keys.extend_from_slice(&k.age.to_le_bytes());
+        keys.extend_from_slice(&k.at.to_le_bytes());
     }
     let sessions = match producers {
         Some(table) => encode_sessions(table, index.summary.last_time),
@@ -282,8 +282,8 @@ impl Sidecar {
     }
 }
 
-/// The entries of a list that end at or after a seq.
-pub(crate) fn entries_from(list: &[u8], from: u32) -> Vec<Entry> {
+/// The entries of a list that end at or after a seq: about as many as hold `bytes` bytes, and one more if there is.
+pub(crate) fn entries_from(list: &[u8], from: u32, bytes: u32) -> Vec<Entry> {
     let at = |i: usize| {
         let b = &list[i * ENTRY..];
         Entry { offset: u32_at(b, 0), len: u32_at(b, 4), last_seq: u32_at(b, 8) }
@@ -294,7 +294,17 @@ pub(crate) fn entries_from(list: &[u8], from: u32) -> Vec<Entry> {
         let middle = (low + high) / 2;
         if at(middle).last_seq < from { low = middle + 1 } else { high = middle }
     }
-    (low..count).map(at).collect()
+    let mut out = Vec::new();
+    let mut sum = 0u32;
+    for entry in (low..count).map(at) {
+        let full = sum >= bytes;
+        sum = sum.saturating_add(entry.len);
+        out.push(entry);
+        if full {
+            break;
+        }
+    }
+    out
 }
 
 /// The sparse index of a section.
@@ -309,7 +319,7 @@ pub(crate) fn decode_keys(bytes: &[u8]) -> impl Iterator<Item = KeyRow> {
         key: u128::from(u64_at(b, 0)) | u128::from(u64_at(b, 8)) << 64,
         body: u64_at(b, 16),
         seq: u32_at(b, 24),
-        age: u32_at(b, 28),
+        at: u32_at(b, 28),
     })
 }
 

@@ -37,7 +37,6 @@ pub struct SystemClock {
 
 impl SystemClock {
     /// A clock whose monotonic half begins at 0 now.
-    #[allow(clippy::disallowed_methods, reason = "this is the one place that asks the machine")]
     pub fn new() -> Self {
         Self { origin: Instant::now() }
     }
@@ -51,7 +50,7 @@ impl Default for SystemClock {
 
 #[async_trait]
 impl Clock for SystemClock {
-    #[allow(clippy::disallowed_methods, reason = "this is the one place that asks the machine")]
+    #[expect(clippy::disallowed_methods, reason = "this is the one place that asks the machine")]
     fn now(&self) -> Now {
         let mono_ms = self.origin.elapsed().as_millis() as u64;
         // A machine whose clock stands before 1970 gets 1970.

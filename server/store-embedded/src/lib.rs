@@ -1,1 +1,11 @@
-//! Being laid down.
+//! The bus's stores on one machine: metadata in SQLite, messages in segment logs, both under one data folder.
+//!
+//! This crate knows the ports, the log and the vocabulary; it knows nothing of who calls.
+
+pub mod embedded_log;
+pub mod profile;
+pub mod sqlite;
+
+pub use embedded_log::{EmbeddedLog, EmbeddedLogConfig};
+pub use profile::{EmbeddedConfig, EmbeddedProfile};
+pub use sqlite::{SqliteConfig, SqliteMetadata};

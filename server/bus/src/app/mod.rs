@@ -109,7 +109,7 @@ impl App {
     /// # Errors
     /// `internal` when argon2 refuses its own defaults.
     pub fn new(deps: AppDeps) -> Result<Self, AppError> {
-        let hasher = SecretHasher::new(&*deps.ids)?;
+        let hasher = SecretHasher::new(&*deps.ids, deps.blocking.clone())?;
         let minute = |burst| Buckets::new(Rate { burst, per: Duration::from_secs(60) });
         Ok(Self {
             hasher,

@@ -50,12 +50,7 @@ impl App {
         if self.deps.auth.mode() != Mode::Dev || self.known_tenants.lock().contains(tenant) {
             return Ok(());
         }
-        match self.deps.metadata.tenant_create(tenant, "", self.now()).await {
-            Ok(_) => {}
-            Err(e) if e.code == ErrorCode::TenantExists => {}
-            Err(e) => return Err(e.into()),
-        }
-        self.deps.delivery.tenant_open(tenant).await?;
+        self.deps.delivery.tenant_ready(tenant, true).await?;
         self.known_tenants.lock().insert(tenant.clone());
         Ok(())
     }

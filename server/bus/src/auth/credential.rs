@@ -132,6 +132,7 @@ impl<'a> AgentPattern<'a> {
 /// Hashes and checks secrets on blocking threads, a few at a time.
 #[derive(Debug)]
 pub struct SecretHasher {
+    pool: tokio::runtime::Handle,
     slots: Semaphore,
     waiting: AtomicUsize,
     /// Checked in place of an absent agent's, so that both take the same time.
@@ -139,11 +140,11 @@ pub struct SecretHasher {
 }
 
 impl SecretHasher {
-    /// A hasher.
+    /// A hasher whose work runs on the blocking threads of a runtime.
     ///
     /// # Errors
     /// `internal` when argon2 refuses its own defaults.
-    pub fn new(ids: &dyn IdSource) -> Result<Self, AppError> {
+    pub fn new(ids: &dyn IdSource, pool: tokio::runtime::Handle) -> Result<Self, AppError> {
         // Never compared to anything that a caller could know; its text only has to be a hash of the usual cost, and
         // making a real one would cost the start 20 ms.
         let (salt, hash) = (random_text(ids), random_text(ids));
@@ -152,7 +153,7 @@ impl SecretHasher {
         if PasswordHash::new(&decoy).is_err() {
             return Err(AppError::internal("the decoy is no argon2 hash"));
         }
-        Ok(Self { slots: Semaphore::new(HASHES_AT_ONCE), waiting: AtomicUsize::new(0), decoy })
+        Ok(Self { pool, slots: Semaphore::new(HASHES_AT_ONCE), waiting: AtomicUsize::new(0), decoy })
     }
 
     /// Hashes a secret for keeping.
@@ -193,7 +194,7 @@ impl SecretHasher {
     ) -> Result<T, AppError> {
         let _waiting = Waiting::enter(&self.waiting)?;
         let _slot = self.slots.acquire().await.map_err(|_| AppError::of(ErrorCode::GoingAway))?;
-        tokio::task::spawn_blocking(work).await.map_err(|e| AppError::internal("hashing").caused_by(e))?
+        self.pool.spawn_blocking(work).await.map_err(|e| AppError::internal("hashing").caused_by(e))?
     }
 }
 
@@ -267,7 +268,7 @@ mod tests {
     #[tokio::test]
     async fn a_secret_is_known_again_and_an_absent_one_never() {
         let ids = SystemIds::new();
-        let hasher = SecretHasher::new(&ids).unwrap();
+        let hasher = SecretHasher::new(&ids, tokio::runtime::Handle::current()).unwrap();
         let hash = hasher.hash("s3cret".to_owned(), &ids).await.unwrap();
         assert!(hash.starts_with("$argon2id$"));
         assert!(hasher.is("s3cret".to_owned(), Some(hash.clone())).await.unwrap());

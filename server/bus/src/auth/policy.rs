@@ -82,6 +82,21 @@ verbs! {
     RedriveDeadLetter "/acb.v1.DeadLetterService/RedriveDeadLetter" CONSUMERS;
     DiscardDeadLetter "/acb.v1.DeadLetterService/DiscardDeadLetter" CONSUMERS;
 
+    // Scopes decide what is seen; roles only who may write at all.
+    CreateContext "/acb.v1.ContextService/CreateContext" PRODUCERS;
+    GetContext "/acb.v1.ContextService/GetContext" EVERYBODY;
+    UpdateContext "/acb.v1.ContextService/UpdateContext" PRODUCERS;
+    DeleteContext "/acb.v1.ContextService/DeleteContext" AGENTS;
+    ListContexts "/acb.v1.ContextService/ListContexts" EVERYBODY;
+    ListContextHistory "/acb.v1.ContextService/ListContextHistory" EVERYBODY;
+    RenewContextTtl "/acb.v1.ContextService/RenewContextTtl" PRODUCERS;
+    WatchContexts "/acb.v1.ContextService/Watch" EVERYBODY;
+
+    StreamContext "/acb.v1.StreamService/StreamContext" PRODUCERS;
+    ReceiveContext "/acb.v1.StreamService/ReceiveContext" EVERYBODY;
+    GetStreamProgress "/acb.v1.StreamService/GetStreamProgress" AGENTS;
+    AbortStream "/acb.v1.StreamService/AbortStream" PRODUCERS;
+
     Login "/acb.v1.AuthService/Login" Access::Public;
     Refresh "/acb.v1.AuthService/Refresh" Access::Public;
     Logout "/acb.v1.AuthService/Logout" Access::Authenticated;
@@ -97,7 +112,6 @@ verbs! {
 
     // Standard services. The contract that reflection shows is public, as the OpenAPI page is.
     HealthCheck "/grpc.health.v1.Health/Check" Access::Public;
-    HealthList "/grpc.health.v1.Health/List" Access::Public;
     HealthWatch "/grpc.health.v1.Health/Watch" Access::Public;
     Reflection "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo" Access::Public;
     ReflectionAlpha "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo" Access::Public;
@@ -107,6 +121,24 @@ impl Verb {
     /// The call of a path.
     pub fn from_path(path: &str) -> Option<Self> {
         Self::ALL.iter().copied().find(|v| v.path() == path)
+    }
+
+    /// Whether it writes to the metadata store and tells delivery or presence of it: such a call is carried through also
+    /// when its caller hangs up.
+    pub const fn changes_two_places(self) -> bool {
+        matches!(
+            self,
+            Self::RegisterAgent
+                | Self::UnregisterAgent
+                | Self::CreateSubscription
+                | Self::DeleteSubscription
+                | Self::RedriveDeadLetter
+                | Self::Logout
+                | Self::CreateTenant
+                | Self::RevokeEnrolmentKey
+                | Self::SetAgentSecret
+                | Self::RotateSigningKey
+        )
     }
 
     /// Its name without the service, for logs and metrics.

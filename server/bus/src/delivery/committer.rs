@@ -27,7 +27,7 @@ const FLUSH_EVERY: Duration = Duration::from_millis(limits::WRITTEN_FLUSH.as_mil
 
 /// The queue in front of the committer threads.
 #[derive(Debug, Default)]
-pub struct Committer {
+pub(crate) struct Committer {
     ready: Mutex<VecDeque<Arc<Partition>>>,
     more: Condvar,
     stopping: AtomicBool,
@@ -39,7 +39,7 @@ impl Committer {
     ///
     /// # Errors
     /// When the system gives no thread.
-    pub fn start(threads: usize) -> std::io::Result<Arc<Self>> {
+    pub(crate) fn start(threads: usize) -> std::io::Result<Arc<Self>> {
         let committer = Arc::new(Self::default());
         for i in 0..threads.max(1) {
             let me = Arc::clone(&committer);
@@ -73,7 +73,7 @@ impl Committer {
     }
 
     /// Serves what is queued, then ends the threads. Called once all partitions are closed.
-    pub fn stop(&self) {
+    pub(crate) fn stop(&self) {
         self.stopping.store(true, Ordering::Release);
         self.more.notify_all();
         for handle in std::mem::take(&mut *self.threads.lock()) {
@@ -85,7 +85,7 @@ impl Committer {
 }
 
 /// All open partitions, for the ticker and for metrics.
-pub type Partitions = RwLock<Vec<Arc<Partition>>>;
+pub(super) type Partitions = RwLock<Vec<Arc<Partition>>>;
 
 /// Beats for timers, the 20 ms flush and retention, until `stop` is set.
 ///

@@ -24,7 +24,7 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// Messages on their way to the dead letters. Bounded by what subscriptions may have outstanding: a dying message
 /// counts there until it is dead.
 #[derive(Debug, Default)]
-pub struct Deaths {
+pub(crate) struct Deaths {
     queue: Mutex<VecDeque<(Arc<Partition>, Death)>>,
     more: Notify,
 }

@@ -44,20 +44,20 @@ pub fn keys_of(agent: &AgentId, body: &Bytes, flags: u16) -> SmallVec<[Keyed; 0]
 }
 
 /// Key of one message that has one.
-pub fn key_of(agent: &AgentId, m: &Envelope) -> Keyed {
+pub(super) fn key_of(agent: &AgentId, m: &Envelope) -> Keyed {
     let key = Sha256::new().chain_update(b"user\0").chain_update(agent.as_str()).chain_update([0]).chain_update(m.idempotency_key.as_bytes());
     let body = Sha256::new().chain_update(m.topic.as_bytes()).chain_update([0]).chain_update(&m.payload);
     Keyed { index: 0, key: first_128(key), body: first_64(body) }
 }
 
 /// Key of one of the two records of a dead letter: a crash between writing it and noting it must not double it.
-pub fn dead_letter_key(subscription: &SubscriptionName, message: MessageId, index: u32) -> Keyed {
+pub(super) fn dead_letter_key(subscription: &SubscriptionName, message: MessageId, index: u32) -> Keyed {
     let text = format!("dead-letter\0{subscription}\0{}/{}/{}\0{index}", message.class, message.partition, message.seq);
     Keyed { index, key: first_128(Sha256::new().chain_update(text)), body: 0 }
 }
 
 /// Key of a redrive: twice redriven is once delivered.
-pub fn redrive_key(dead_letter: MessageId) -> Keyed {
+pub(super) fn redrive_key(dead_letter: MessageId) -> Keyed {
     let text = format!("redrive\0{}/{}", dead_letter.partition, dead_letter.seq);
     Keyed { index: 0, key: first_128(Sha256::new().chain_update(text)), body: 0 }
 }

@@ -3,8 +3,17 @@
 //!
 //! Each suite runs twice: `plain`, and `reopened`, where the store is closed and opened anew at each turn of a case.
 
-#![allow(clippy::unwrap_used, clippy::missing_panics_doc, reason = "these are tests: a panic is how they fail")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::missing_panics_doc,
+    clippy::wildcard_imports,
+    clippy::enum_glob_use,
+    clippy::disallowed_methods,
+    clippy::type_complexity,
+    reason = "these are tests: a panic is how they fail, and they own their tasks"
+)]
 
+pub mod message_log;
 pub mod metadata;
 
 use std::future::Future;

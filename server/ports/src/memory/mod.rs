@@ -1,6 +1,10 @@
 //! Reference adapters: simple and obviously right. They are the model that other adapters are compared with, and what
 //! tests of use cases run on. Nothing here outlives the process.
 
+mod log;
 mod metadata;
 
-pub use self::metadata::MemoryMetadata;
+pub use self::{
+    log::{MemoryKeep, MemoryLog},
+    metadata::MemoryMetadata,
+};

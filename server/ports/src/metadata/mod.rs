@@ -190,7 +190,12 @@ pub trait MetadataStore: Send + Sync + fmt::Debug + 'static {
     async fn enrolment_key_get(&self, tenant: &TenantId, key_id: &str) -> Result<Option<EnrolmentKeyRow>>;
 
     /// Lists enrolment keys by id. Ids sort by time, so the oldest come first.
-    async fn enrolment_key_list(&self, tenant: &TenantId, after: Option<&str>, limit: u32) -> Result<Vec<EnrolmentKeyRow>>;
+    async fn enrolment_key_list(
+        &self,
+        tenant: &TenantId,
+        after: Option<&str>,
+        limit: u32,
+    ) -> Result<Vec<EnrolmentKeyRow>>;
 
     /// Revokes a key and the token families that came of it. Answers with the families that this call revoked.
     async fn enrolment_key_revoke(&self, tenant: &TenantId, key_id: &str, now: Timestamp) -> Result<Vec<String>>;

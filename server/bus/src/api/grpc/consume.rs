@@ -151,7 +151,7 @@ impl ConsumeStream {
         let tenant = Arc::clone(&self.caller.tenant);
         let (class, subscription, ack_wait) = match &open.ephemeral {
             Some(spec) => {
-                let (def, start) = crate::app::subscription::ephemeral(spec, tenant.ephemeral_id())?;
+                let (def, start) = super::subscription::ephemeral(spec, tenant.ephemeral_id())?;
                 let ack_wait = def.ack_wait;
                 let id = tenant.ephemeral_open(token, def, start)?;
                 (ClassId::TOPICS, id, ack_wait)

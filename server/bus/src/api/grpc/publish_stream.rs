@@ -45,6 +45,9 @@ const UNANSWERED_MAX: u64 = 16_384;
 /// Messages of one frame that are refused one by one; a frame with more bad ones is refused from there on.
 const BAD_PER_FRAME_MAX: usize = 16;
 
+/// What a client may not send to this version.
+const UNSUPPORTED: u16 = flag::NOT_BEFORE | flag::ORIGINAL_TOPIC;
+
 /// An open producer session.
 #[derive(Debug)]
 struct Open {
@@ -226,9 +229,9 @@ impl PublishStream {
             producer_epoch: open.epoch,
             counter,
         };
-        if batch.flags & flag::NOT_BEFORE != 0 {
-            let error = AppError::new(ErrorCode::UnsupportedFeature, "not_before_ms is not supported by this version");
-            self.refuse(counter, batch.count, &error);
+        if batch.flags & UNSUPPORTED != 0 {
+            let what = "not_before_ms, and original_topic from a client, are not supported by this version";
+            self.refuse(counter, batch.count, &AppError::new(ErrorCode::UnsupportedFeature, what));
             return;
         }
         // Nearly every frame goes to one log whole; one that does not is cut where the log changes.

@@ -66,7 +66,7 @@ pub(super) fn full_spec(id: &str) -> AgentSpec {
         ],
         endpoint: "https://worker.example/inbox".into(),
         groups: ["blue".to_owned(), "green, or so".to_owned()].into(),
-        metadata: BTreeMap::from([("gpu".to_owned(), "no".to_owned()), ("".to_owned(), "".to_owned())]),
+        metadata: BTreeMap::from([("gpu".to_owned(), "no".to_owned()), (String::new(), String::new())]),
     }
 }
 

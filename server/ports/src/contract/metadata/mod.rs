@@ -64,9 +64,7 @@ impl std::fmt::Debug for Context {
 
 /// The cases, by noun.
 pub mod cases {
-    pub use super::{
-        agents::*, credentials::*, model::*, store::*, subscriptions::*, tenants::*,
-    };
+    pub use super::{agents::*, credentials::*, model::*, store::*, subscriptions::*, tenants::*};
 }
 
 /// Runs the suite of the metadata store: `$harness` is an expression that makes a fresh [`MetadataHarness`].

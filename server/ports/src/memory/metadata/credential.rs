@@ -37,9 +37,8 @@ impl Tenant {
 
     pub(super) fn enrolment_key_revoke(&mut self, key_id: &str, now: Timestamp) -> Result<Vec<String>> {
         let Some(key) = self.enrolment_keys.get_mut(key_id) else { return Ok(Vec::new()) };
-        let credential = credential_of_key(key_id).map_err(|e| {
-            StoreError::new(ErrorCode::InvalidArgument, "enrolment_key.revoke", e.to_string())
-        })?;
+        let credential = credential_of_key(key_id)
+            .map_err(|e| StoreError::new(ErrorCode::InvalidArgument, "enrolment_key.revoke", e.to_string()))?;
         if !key.revoked_at.is_set() {
             key.revoked_at = now;
         }

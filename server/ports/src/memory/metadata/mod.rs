@@ -228,7 +228,12 @@ impl MetadataStore for MemoryMetadata {
         self.read_tenant("enrolment_key.get", tenant, |t| t.enrolment_keys.get(key_id).cloned())
     }
 
-    async fn enrolment_key_list(&self, tenant: &TenantId, after: Option<&str>, limit: u32) -> Result<Vec<EnrolmentKeyRow>> {
+    async fn enrolment_key_list(
+        &self,
+        tenant: &TenantId,
+        after: Option<&str>,
+        limit: u32,
+    ) -> Result<Vec<EnrolmentKeyRow>> {
         let limit = rows("enrolment_key.list", limit)?;
         let after = after.map(str::to_owned);
         self.read_tenant("enrolment_key.list", tenant, |t| page(&t.enrolment_keys, after.as_ref(), limit, |_| true))

@@ -17,13 +17,8 @@ impl Tenant {
     pub(super) fn subscription_add(&mut self, new: NewSubscription) -> SubscriptionRow {
         let id = SubscriptionId(self.last_subscription.0 + 1);
         self.last_subscription = id;
-        let row = SubscriptionRow {
-            id,
-            spec: new.spec,
-            start: new.start,
-            created_by: new.created_by,
-            created_at: new.now,
-        };
+        let row =
+            SubscriptionRow { id, spec: new.spec, start: new.start, created_by: new.created_by, created_at: new.now };
         self.chosen += usize::from(!row.spec.name.is_implicit());
         self.subscription_names.insert(row.spec.name.clone(), id);
         self.subscriptions.insert(id, row.clone());

@@ -6,25 +6,32 @@
 //! shown to subscribers when its level *and that of everything before it* is reached, so that the visible end is one
 //! number and no subscriber ever sees what a crash at that level could take back.
 
+mod admission;
+mod effects;
+
 use std::{collections::VecDeque, sync::Arc};
 
 use acb_engine::{
-    Connected, Credit, Death, Delivery, Effects, Engine, JournalMark, Plan, SeqRange, SessionDef, SessionKey,
+    Connected, Credit, Death, Effects, Engine, JournalMark, Plan, SeqRange, SessionDef, SessionKey,
     Settlement,
 };
 use acb_ports::{LogReader, PartitionLog, SnapshotPart, StoreError, SyncTicket};
 use acb_types::{
-    Durability, ErrorCode, MessageKind, Now, SubscriptionId,
-    batch::{Batch, Facts, Gap, Outcome, Parts, ReadBlock},
-    frame::{self, Runs, flag},
-    name::Address,
+    Durability, ErrorCode, Now, SubscriptionId,
+    batch::{Batch, Facts, Outcome, Parts, ReadBlock},
+    frame::{Runs, flag},
     position::{ClassId, Epoch, MessageId, Seq},
 };
 use ahash::AHashMap;
 use bytes::Bytes;
 use smallvec::SmallVec;
 
-use super::outbox::{Acked, ConsumeOutbox, PublishOutbox, Rejected, SettledRange, Wakers};
+pub(crate) use self::admission::cut;
+use self::{
+    admission::{Admission, admit},
+    effects::{EarlyFx, Fx},
+};
+use super::outbox::{Acked, ConsumeOutbox, PublishOutbox, Rejected, Wakers};
 
 /// An operation on a partition.
 #[derive(Debug)]
@@ -155,48 +162,6 @@ pub struct PartitionCore {
     planted_ack_before_write: bool,
 }
 
-/// Routes the engine's effects to outboxes.
-struct Fx<'a> {
-    sessions: &'a AHashMap<SessionKey, Arc<ConsumeOutbox>>,
-    after: &'a mut After,
-    counts: &'a mut CoreCounts,
-}
-
-impl Effects for Fx<'_> {
-    fn deliver(&mut self, session: SessionKey, delivery: Delivery) {
-        self.counts.delivered += u64::from(delivery.count);
-        if delivery.attempt > 1 {
-            self.counts.redelivered += u64::from(delivery.count);
-        }
-        if let Some(outbox) = self.sessions.get(&session) {
-            outbox.push(&mut self.after.wakers, |news| news.deliveries.push_back(delivery));
-        }
-    }
-
-    fn kick(&mut self, session: SessionKey) {
-        if let Some(outbox) = self.sessions.get(&session) {
-            outbox.push(&mut self.after.wakers, |news| news.kicked = true);
-        }
-    }
-
-    fn settled(&mut self, session: SessionKey, first_seq: Seq, count: u32, result: Result<(), ErrorCode>) {
-        if let Some(outbox) = self.sessions.get(&session) {
-            outbox.push(&mut self.after.wakers, |news| news.settled.push(SettledRange { first_seq, count, result }));
-        }
-    }
-
-    fn gap(&mut self, session: SessionKey, gap: Gap) {
-        if let Some(outbox) = self.sessions.get(&session) {
-            outbox.push(&mut self.after.wakers, |news| news.gaps.push(gap));
-        }
-    }
-
-    fn die(&mut self, death: Death) {
-        self.counts.died += 1;
-        self.after.deaths.push(death);
-    }
-}
-
 macro_rules! fx {
     ($self:ident, $after:expr) => {
         &mut Fx { sessions: &$self.sessions, after: $after, counts: &mut $self.counts }
@@ -280,7 +245,7 @@ impl PartitionCore {
         }
         // Requests and inboxes are looked up before anything is stored: nobody there is an answer, not a record.
         if batch.flags & flag::REQUEST != 0 || self.class == ClassId::INBOX {
-            match self.admit(&batch) {
+            match admit(&mut self.engine, &batch) {
                 Admission::All => {}
                 Admission::Split(pieces) => {
                     for piece in pieces {
@@ -376,33 +341,6 @@ impl PartitionCore {
     fn refuse(&mut self, outbox: &PublishOutbox, counter: u64, count: u32, code: ErrorCode, after: &mut After) {
         self.counts.refused += u64::from(count);
         outbox.reject(Rejected { counter, count, code }, &mut after.wakers);
-    }
-
-    /// Which messages of a batch have somebody to go to.
-    fn admit(&mut self, batch: &Batch) -> Admission {
-        let mut pieces: SmallVec<[Piece; 4]> = SmallVec::new();
-        let mut index = 0;
-        for run in &batch.runs {
-            let topic = run.topic_str();
-            let known = match Address::of(topic) {
-                Address::Inbox(_) | Address::Reply(_) => self.engine.hears(topic),
-                _ => true,
-            };
-            if !known {
-                push_piece(&mut pieces, index, run.count, Some(ErrorCode::AgentNotFound));
-            } else if batch.flags & flag::REQUEST != 0 && !self.engine.has_live_consumer(topic) {
-                let bytes = batch.body.slice(run.offset as usize..(run.offset + run.len) as usize);
-                for (i, message) in frame::messages(&bytes).enumerate() {
-                    let request = frame::decode(&message).is_ok_and(|m| m.kind == MessageKind::Request);
-                    let refused = request.then_some(ErrorCode::NoResponders);
-                    push_piece(&mut pieces, index + i as u32, 1, refused);
-                }
-            } else {
-                push_piece(&mut pieces, index, run.count, None);
-            }
-            index += run.count;
-        }
-        if pieces.iter().all(|p| p.refused.is_none()) { Admission::All } else { Admission::Split(pieces) }
     }
 
     /// Writes all that is staged, with the journal of what was settled, and lets what that made durable go on.
@@ -749,115 +687,3 @@ fn acknowledge(w: &mut Waiting, class: ClassId, after: &mut After) {
     w.outbox.ack(ack, &mut after.wakers);
 }
 
-#[derive(Debug)]
-struct Piece {
-    index: u32,
-    count: u32,
-    refused: Option<ErrorCode>,
-}
-
-#[derive(Debug)]
-enum Admission {
-    All,
-    Split(SmallVec<[Piece; 4]>),
-}
-
-fn push_piece(pieces: &mut SmallVec<[Piece; 4]>, index: u32, count: u32, refused: Option<ErrorCode>) {
-    match pieces.last_mut() {
-        Some(last) if last.refused == refused => last.count += count,
-        _ => pieces.push(Piece { index, count, refused }),
-    }
-}
-
-/// Some of a batch's messages as a batch of their own. They were checked once, so this finds them well formed.
-pub(crate) fn cut(batch: &Batch, index: u32, count: u32) -> Option<Batch> {
-    let from = frame::prefix_len(&batch.body, index);
-    let len = frame::prefix_len(&batch.body[from..], count);
-    let body = batch.body.slice(from..from + len);
-    let walked = frame::walk(&body).ok()?;
-    let keys = batch
-        .keys
-        .iter()
-        .filter(|k| k.index >= index && k.index < index + count)
-        .map(|k| acb_types::batch::Keyed { index: k.index - index, ..*k })
-        .collect();
-    Some(Batch {
-        count,
-        flags: walked.flags,
-        body,
-        runs: walked.runs,
-        sender: Arc::clone(&batch.sender),
-        producer: batch.producer,
-        producer_epoch: batch.producer_epoch,
-        counter: if batch.counter == 0 { 0 } else { batch.counter + u64::from(index) },
-        keys,
-    })
-}
-
-/// An effect kept until its session has an outbox.
-enum Kept {
-    Deliver(SessionKey, Delivery),
-    Kick(SessionKey),
-    Settled(SessionKey, Seq, u32, Result<(), ErrorCode>),
-    Gap(SessionKey, Gap),
-}
-
-impl Kept {
-    fn replay(self, fx: &mut impl Effects) {
-        match self {
-            Self::Deliver(s, d) => fx.deliver(s, d),
-            Self::Kick(s) => fx.kick(s),
-            Self::Settled(s, first, count, result) => fx.settled(s, first, count, result),
-            Self::Gap(s, gap) => fx.gap(s, gap),
-        }
-    }
-}
-
-struct EarlyFx<'a> {
-    kept: Vec<Kept>,
-    inner: Fx<'a>,
-}
-
-impl EarlyFx<'_> {
-    fn known(&self, session: SessionKey) -> bool {
-        self.inner.sessions.contains_key(&session)
-    }
-}
-
-impl Effects for EarlyFx<'_> {
-    fn deliver(&mut self, session: SessionKey, delivery: Delivery) {
-        if self.known(session) {
-            self.inner.deliver(session, delivery);
-        } else {
-            self.kept.push(Kept::Deliver(session, delivery));
-        }
-    }
-
-    fn kick(&mut self, session: SessionKey) {
-        if self.known(session) {
-            self.inner.kick(session);
-        } else {
-            self.kept.push(Kept::Kick(session));
-        }
-    }
-
-    fn settled(&mut self, session: SessionKey, first: Seq, count: u32, result: Result<(), ErrorCode>) {
-        if self.known(session) {
-            self.inner.settled(session, first, count, result);
-        } else {
-            self.kept.push(Kept::Settled(session, first, count, result));
-        }
-    }
-
-    fn gap(&mut self, session: SessionKey, gap: Gap) {
-        if self.known(session) {
-            self.inner.gap(session, gap);
-        } else {
-            self.kept.push(Kept::Gap(session, gap));
-        }
-    }
-
-    fn die(&mut self, death: Death) {
-        self.inner.die(death);
-    }
-}

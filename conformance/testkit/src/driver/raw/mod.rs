@@ -1,0 +1,212 @@
+//! The driver that speaks the wire contract by hand: what any client in any language could do.
+
+mod build;
+mod consume;
+mod identity;
+mod messages;
+mod registry;
+
+use std::{collections::HashMap, time::Duration};
+
+use async_trait::async_trait;
+use serde_json::{Value, json};
+
+use self::{consume::Session, messages::Pending};
+use super::{Args, Driver, Kind, Place, args::BAD_SCENARIO};
+use crate::{
+    raw::{Failure, Identity, PublishSession, RawClient},
+    wait::{LOOK_AGAIN, PATIENCE},
+};
+
+/// Raw gRPC.
+#[derive(Clone, Copy, Debug)]
+pub struct Raw;
+
+impl Kind for Raw {
+    fn name(&self) -> &'static str {
+        "raw"
+    }
+
+    fn driver(&self, place: Place) -> Box<dyn Driver> {
+        Box::new(RawDriver::new(place))
+    }
+}
+
+/// One agent over raw gRPC.
+#[derive(Debug)]
+pub(crate) struct RawDriver {
+    place: Place,
+    identity: Identity,
+    client: Option<RawClient>,
+    incarnation: u64,
+    sessions: HashMap<String, Session>,
+    publisher: Option<PublishSession>,
+    producer: [u8; 16],
+    /// Number of the publisher's next message, over its reconnects.
+    counter: u64,
+    /// Producer sessions that a scenario counts for itself, by name and epoch.
+    frames: HashMap<(String, u32), PublishSession>,
+    pending: HashMap<String, Pending>,
+    last_request: String,
+}
+
+impl RawDriver {
+    pub(crate) fn new(place: Place) -> Self {
+        let identity = Identity::dev(&place.tenant, &place.agent);
+        Self {
+            place,
+            identity,
+            client: None,
+            incarnation: 0,
+            sessions: HashMap::new(),
+            publisher: None,
+            producer: rand::random(),
+            counter: 1,
+            frames: HashMap::new(),
+            pending: HashMap::new(),
+            last_request: String::new(),
+        }
+    }
+
+    /// The connection; made when there is none.
+    pub(crate) async fn client(&mut self) -> Result<RawClient, Failure> {
+        if let Some(client) = &self.client {
+            return Ok(client.clone());
+        }
+        let client = RawClient::connect(self.place.address, &self.identity).await?;
+        self.client = Some(client.clone());
+        Ok(client)
+    }
+
+    /// Forgets the connection and what lived on it. Consumers are opened again when they are next asked.
+    fn disconnected(&mut self) {
+        self.client = None;
+        self.publisher = None;
+        self.frames.clear();
+        for session in self.sessions.values_mut() {
+            session.lost();
+        }
+    }
+
+    /// Speaks as somebody else from now on.
+    fn become_identity(&mut self, identity: Identity) {
+        self.disconnected();
+        self.sessions.clear();
+        self.identity = identity;
+    }
+
+    async fn health(&mut self) -> Result<Value, Failure> {
+        // The standard service, which the contract of this crate does not generate: asked by hand, answered with
+        // `{status}` as field 1.
+        let mut stream = self.client().await?.hot("/grpc.health.v1.Health/Check").await?;
+        stream.send(bytes::Bytes::new()).await?;
+        stream.half_close();
+        let answer = stream.next_within(PATIENCE).await?.unwrap_or_default();
+        let status = match answer.as_ref() {
+            [0x08, 1] => "serving",
+            [0x08, 2] => "not_serving",
+            _ => "unknown",
+        };
+        Ok(json!({ "status": status }))
+    }
+
+    async fn one(&mut self, verb: &str, args: &Args) -> Result<Value, Failure> {
+        match verb {
+            "connect" => self.connect(args).await,
+            "close" => {
+                for (_, session) in self.sessions.drain() {
+                    session.leave().await?;
+                }
+                self.disconnected();
+                Ok(Value::Null)
+            }
+            "health" => self.health().await,
+            "register" => self.register(args).await,
+            "get_agent" => self.get_agent(args).await,
+            "update_agent" => self.update_agent(args).await,
+            "unregister" => self.unregister(args).await,
+            "heartbeat" => self.heartbeat(args).await,
+            "discover" => self.discover(args).await,
+            "create_subscription" => self.create_subscription(args).await,
+            "get_subscription" => self.get_subscription(args).await,
+            "list_subscriptions" => self.list_subscriptions(args).await,
+            "delete_subscription" => self.delete_subscription(args).await,
+            "send" => self.send(args).await,
+            "publish" => self.publish(args).await,
+            "publish_frame" => self.publish_frame(args).await,
+            "request" => self.request(args).await,
+            "answer" => self.answer(args).await,
+            "reply" => self.reply(args).await,
+            "status" => self.status(args).await,
+            "dead_letters" => self.dead_letters(args).await,
+            "dead_letter" => self.dead_letter(args).await,
+            "redrive" => self.redrive(args).await,
+            "discard" => self.discard(args).await,
+            "consume" => self.consume(args).await,
+            "credit" => self.credit(args).await,
+            "receive" => self.receive(args).await,
+            "nothing" => self.nothing(args).await,
+            "ack" | "nack" | "progress" | "term" | "release" => self.settle(verb, args).await,
+            "refused" => self.refused(args).await,
+            "gap" => self.gap(args).await,
+            "ended" => self.ended(args).await,
+            "leave" => self.leave(args).await,
+            "reauth" => self.reauth(args).await,
+            "auth_expiring" => self.auth_expiring(args).await,
+            "login" => self.login(args).await,
+            "refresh" => self.refresh(args).await,
+            "logout" => self.logout().await,
+            "jwks" => self.jwks().await,
+            "create_tenant" => self.create_tenant(args).await,
+            "list_tenants" => self.list_tenants(args).await,
+            "create_key" => self.create_key(args).await,
+            "list_keys" => self.list_keys(args).await,
+            "revoke_key" => self.revoke_key(args).await,
+            "set_secret" => self.set_secret(args).await,
+            "rotate_signing_key" => self.rotate_signing_key().await,
+            other => Err(Failure::own(BAD_SCENARIO, format!("the raw driver does not know {other}"))),
+        }
+    }
+}
+
+/// Verbs that may be said twice: a break of the connection is met by saying them again, as every client does.
+fn is_safe(verb: &str) -> bool {
+    matches!(
+        verb,
+        "get_agent" | "discover" | "heartbeat" | "get_subscription" | "list_subscriptions" | "create_subscription"
+            | "delete_subscription" | "status" | "dead_letters" | "dead_letter" | "discard" | "health" | "jwks"
+            | "list_tenants" | "list_keys" | "unregister" | "register" | "consume" | "connect" | "login"
+    )
+}
+
+#[async_trait]
+impl Driver for RawDriver {
+    async fn call(&mut self, verb: &str, args: &Args) -> Result<Value, Failure> {
+        let started = std::time::Instant::now();
+        loop {
+            match self.one(verb, args).await {
+                Err(failure) if failure.is_lost() && is_safe(verb) && started.elapsed() < PATIENCE => {
+                    self.disconnected();
+                    tokio::time::sleep(LOOK_AGAIN).await;
+                }
+                other => return other,
+            }
+        }
+    }
+
+    async fn server_gone(&mut self) {
+        self.disconnected();
+    }
+}
+
+/// Names a producer or session that a scenario chose: the same bytes for the same name.
+fn id_of(name: &str) -> [u8; 16] {
+    let mut id = [0; 16];
+    for (at, byte) in name.bytes().enumerate() {
+        id[at % 16] ^= byte.rotate_left((at / 16) as u32);
+    }
+    id
+}
+
+/// How long a client waits for an answer to a request that names no time.
+const ANSWER_WITHIN: Duration = PATIENCE;

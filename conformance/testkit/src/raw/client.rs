@@ -1,0 +1,168 @@
+//! A connection that speaks the wire contract and knows nothing of our SDKs.
+
+use std::{net::SocketAddr, time::Duration};
+
+use acb_proto::v1::{
+    admin_service_client::AdminServiceClient, agent_registry_client::AgentRegistryClient,
+    auth_service_client::AuthServiceClient, dead_letter_service_client::DeadLetterServiceClient,
+    message_service_client::MessageServiceClient, subscription_service_client::SubscriptionServiceClient,
+};
+use tonic::{
+    Request, Status,
+    metadata::{Ascii, MetadataMap, MetadataValue},
+    service::{Interceptor, interceptor::InterceptedService},
+    transport::{Channel, Endpoint},
+};
+
+use super::{failure::Failure, hot::HotStream};
+
+/// Longest that a connection may take.
+const CONNECT_WITHIN: Duration = Duration::from_secs(10);
+/// Longest that a unary call may take. Above every bound of the server's own.
+const CALL_WITHIN: Duration = Duration::from_secs(60);
+
+/// How a client says who it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Identity {
+    /// It does not.
+    None,
+    /// By name, which a server with `--dev` takes at its word.
+    Dev {
+        /// The tenant.
+        tenant: String,
+        /// The agent.
+        agent: String,
+    },
+    /// By an access token.
+    Token(String),
+}
+
+impl Identity {
+    /// By name.
+    pub fn dev(tenant: impl Into<String>, agent: impl Into<String>) -> Self {
+        Self::Dev { tenant: tenant.into(), agent: agent.into() }
+    }
+
+    fn metadata(&self) -> Result<MetadataMap, Failure> {
+        let value = |text: &str| -> Result<MetadataValue<Ascii>, Failure> {
+            text.parse().map_err(|_| Failure::own("invalid_name", format!("{text:?} cannot stand in a header")))
+        };
+        let mut metadata = MetadataMap::new();
+        match self {
+            Self::None => {}
+            Self::Dev { tenant, agent } => {
+                metadata.insert("acb-tenant", value(tenant)?);
+                metadata.insert("acb-agent", value(agent)?);
+            }
+            Self::Token(token) => {
+                metadata.insert("authorization", value(&format!("Bearer {token}"))?);
+            }
+        }
+        Ok(metadata)
+    }
+}
+
+/// Puts the identity into every call.
+#[derive(Clone, Debug)]
+pub struct Named(MetadataMap);
+
+impl Interceptor for Named {
+    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
+        for entry in self.0.iter() {
+            if let tonic::metadata::KeyAndValueRef::Ascii(key, value) = entry {
+                request.metadata_mut().insert(key.clone(), value.clone());
+            }
+        }
+        Ok(request)
+    }
+}
+
+/// A service behind an identity.
+pub type Service = InterceptedService<Channel, Named>;
+
+/// One connection and one identity.
+#[derive(Clone, Debug)]
+pub struct RawClient {
+    channel: Channel,
+    named: Named,
+}
+
+impl RawClient {
+    /// Connects.
+    ///
+    /// # Errors
+    /// When nobody answers.
+    pub async fn connect(address: SocketAddr, identity: &Identity) -> Result<Self, Failure> {
+        let endpoint = Endpoint::from_shared(format!("http://{address}"))
+            .map_err(|e| Failure::own("invalid_argument", e.to_string()))?
+            .connect_timeout(CONNECT_WITHIN)
+            .tcp_nodelay(true)
+            .initial_stream_window_size(4 << 20)
+            .initial_connection_window_size(8 << 20);
+        let channel = endpoint.connect().await.map_err(|e| Failure::lost(format!("{address}: {e}")))?;
+        Ok(Self { channel, named: Named(identity.metadata()?) })
+    }
+
+    /// The same connection as somebody else.
+    ///
+    /// # Errors
+    /// When the identity cannot stand in a header.
+    pub fn with_identity(&self, identity: &Identity) -> Result<Self, Failure> {
+        Ok(Self { channel: self.channel.clone(), named: Named(identity.metadata()?) })
+    }
+
+    fn service(&self) -> Service {
+        InterceptedService::new(self.channel.clone(), self.named.clone())
+    }
+
+    /// Opens a hot stream.
+    ///
+    /// # Errors
+    /// What it was refused with.
+    pub async fn hot(&self, path: &'static str) -> Result<HotStream, Failure> {
+        HotStream::open(self.channel.clone(), path, self.named.0.clone()).await
+    }
+
+    /// `AgentRegistry`.
+    pub fn agents(&self) -> AgentRegistryClient<Service> {
+        AgentRegistryClient::new(self.service())
+    }
+
+    /// `MessageService`.
+    pub fn messages(&self) -> MessageServiceClient<Service> {
+        MessageServiceClient::new(self.service())
+    }
+
+    /// `SubscriptionService`.
+    pub fn subscriptions(&self) -> SubscriptionServiceClient<Service> {
+        SubscriptionServiceClient::new(self.service())
+    }
+
+    /// `DeadLetterService`.
+    pub fn dead_letters(&self) -> DeadLetterServiceClient<Service> {
+        DeadLetterServiceClient::new(self.service())
+    }
+
+    /// `AuthService`.
+    pub fn auth(&self) -> AuthServiceClient<Service> {
+        AuthServiceClient::new(self.service())
+    }
+
+    /// `AdminService`.
+    pub fn admin(&self) -> AdminServiceClient<Service> {
+        AdminServiceClient::new(self.service())
+    }
+}
+
+/// Waits for a unary call's answer.
+///
+/// # Errors
+/// What it was refused with; `no_answer` when none came.
+pub async fn answer<T>(
+    call: impl Future<Output = Result<tonic::Response<T>, Status>>,
+) -> Result<T, Failure> {
+    match tokio::time::timeout(CALL_WITHIN, call).await {
+        Ok(answer) => Ok(answer?.into_inner()),
+        Err(_) => Err(Failure::own("no_answer", format!("no answer within {CALL_WITHIN:?}"))),
+    }
+}

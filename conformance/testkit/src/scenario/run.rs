@@ -1,0 +1,267 @@
+//! Runs a scenario: in one tenant, or in several at once and in step.
+//!
+//! With several tenants each step is done in all of them together, under the same ids and names, and only then comes the
+//! next: so the server's one clock, and its end, are the same moment for all, and whatever crosses the wall between them
+//! shows as a foreign mark in a payload, as a count that is not right, or as a name that is taken.
+
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use acb_proto::v1;
+use anyhow::{Context as _, Result, anyhow, bail};
+use futures_util::future::join_all;
+use serde_json::Value;
+
+use super::{
+    matching,
+    model::{Action, NetworkAct, Outcome, Scenario, ServerAct, Step},
+    scope::Scope,
+};
+use crate::{
+    driver::{Args, Driver, Kind, Mark, Place, WorldClock},
+    proxy::Proxy,
+    raw::{Failure, Identity, RawClient, answer},
+    server::{Server, ServerOptions},
+    wait::PATIENCE,
+};
+
+/// Wait between two tries of an `until`.
+const TRY_AGAIN: Duration = Duration::from_millis(10);
+
+/// A server, and the time on it.
+#[derive(Debug)]
+pub struct Stage {
+    server: Server,
+    clock: WorldClock,
+    moved: Duration,
+    running: bool,
+}
+
+impl Stage {
+    /// A new server with a clock that stands.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub async fn new() -> Result<Self> {
+        let server = ServerOptions::default().start().await?;
+        let mut stage = Self { server, clock: WorldClock::default(), moved: Duration::ZERO, running: true };
+        stage.advance(Duration::ZERO).await?;
+        Ok(stage)
+    }
+
+    /// The server.
+    pub fn server(&self) -> &Server {
+        &self.server
+    }
+
+    async fn advance(&mut self, span: Duration) -> Result<()> {
+        let told = self.server.admin().advance(span).await?;
+        let told: Value = serde_json::from_str(&told).context("the answer of /advance")?;
+        let wall = told["wall_ms"].as_u64().context("the answer of /advance has no wall_ms")?;
+        self.moved += span;
+        self.clock.set(wall);
+        Ok(())
+    }
+
+    async fn act(&mut self, act: ServerAct) -> Result<()> {
+        if matches!(act, ServerAct::Kill | ServerAct::Restart) {
+            self.server.kill().await?;
+            self.running = false;
+        }
+        if act == ServerAct::Stop {
+            let status = self.server.stop().await?;
+            self.running = false;
+            if !status.success() {
+                bail!("the server did not stop in order: {status}\n{}", self.server.log_tail());
+            }
+        }
+        if matches!(act, ServerAct::Start | ServerAct::Restart) {
+            self.server.restart().await?;
+            self.running = true;
+            // A clock that stands stands at its beginning again.
+            let moved = std::mem::take(&mut self.moved);
+            self.advance(moved).await?;
+        }
+        Ok(())
+    }
+
+    /// Runs a scenario in these tenants at once.
+    ///
+    /// # Errors
+    /// What was not as the scenario says: step, expectation and result, with the end of the server's log.
+    pub async fn run(&mut self, scenario: &Scenario, kind: &Arc<dyn Kind>, tenants: &[String]) -> Result<()> {
+        let mut worlds = Vec::new();
+        for tenant in tenants {
+            worlds.push(World::new(scenario, Arc::clone(kind), tenant, self).await?);
+        }
+        let mut outcome = Ok(());
+        for (at, step) in scenario.steps.iter().enumerate() {
+            outcome = self.step(step, &mut worlds).await;
+            if let Err(error) = &mut outcome {
+                let text = format!("{} with {}, step {} {}", scenario.name, kind.name(), at + 1, step.text);
+                *error = anyhow!("{text}\n  {error:#}\n{}", self.server.log_tail());
+                break;
+            }
+        }
+        drop(worlds);
+        outcome?;
+        if !self.running {
+            self.act(ServerAct::Start).await?;
+        }
+        for tenant in tenants {
+            self.sweep(tenant).await.with_context(|| format!("sweeping up after {}", scenario.name))?;
+        }
+        Ok(())
+    }
+
+    async fn step(&mut self, step: &Step, worlds: &mut [World]) -> Result<()> {
+        match &step.action {
+            Action::Advance(span) => self.advance(*span).await,
+            Action::Server(act) => {
+                self.act(*act).await?;
+                for driver in worlds.iter_mut().flat_map(|w| w.drivers.values_mut()) {
+                    driver.server_gone().await;
+                }
+                Ok(())
+            }
+            Action::Network(act, agent) => worlds.iter().try_for_each(|world| world.network(*act, agent)),
+            Action::Call { agent, verb, args } => {
+                let calls = worlds.iter_mut().map(|world| world.call(agent, verb, args, step));
+                for (outcome, world) in join_all(calls).await.into_iter().zip(&*worlds) {
+                    outcome.with_context(|| format!("in tenant {}", world.tenant))?;
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// Takes away what a scenario left in a tenant, so that the next finds it empty.
+    async fn sweep(&self, tenant: &str) -> Result<(), Failure> {
+        let identity = Identity::dev(tenant, "sweeper");
+        let client = RawClient::connect(self.server.address(), &identity).await?;
+        loop {
+            let all = v1::ListSubscriptionsRequest { page_size: 500, ..Default::default() };
+            let page = answer(client.subscriptions().list_subscriptions(all)).await?;
+            for name in page.subscriptions.into_iter().filter_map(|s| s.spec).map(|s| s.name) {
+                answer(client.subscriptions().delete_subscription(v1::DeleteSubscriptionRequest { name })).await?;
+            }
+            if page.next_page_token.is_empty() {
+                break;
+            }
+        }
+        loop {
+            let all = v1::DiscoverAgentsRequest { page_size: 500, ..Default::default() };
+            let page = answer(client.agents().discover_agents(all)).await?;
+            for agent_id in page.agents.into_iter().filter_map(|a| a.spec).map(|s| s.id) {
+                let request = v1::UnregisterAgentRequest { agent_id, keep_inbox: false };
+                answer(client.agents().unregister_agent(request)).await?;
+            }
+            if page.next_page_token.is_empty() {
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// One tenant of a run.
+#[derive(Debug)]
+struct World {
+    tenant: String,
+    kind: Arc<dyn Kind>,
+    address: std::net::SocketAddr,
+    clock: WorldClock,
+    drivers: BTreeMap<String, Box<dyn Driver>>,
+    proxies: BTreeMap<String, Proxy>,
+    scope: Scope,
+}
+
+impl World {
+    async fn new(scenario: &Scenario, kind: Arc<dyn Kind>, tenant: &str, stage: &Stage) -> Result<Self> {
+        let mut proxies = BTreeMap::new();
+        for agent in scenario.proxied() {
+            proxies.insert(agent.to_owned(), Proxy::start(stage.server.address()).await?);
+        }
+        let mut scope = Scope::default();
+        scope.set("tenant", tenant.into());
+        Ok(Self {
+            tenant: tenant.to_owned(),
+            kind,
+            address: stage.server.address(),
+            clock: stage.clock.clone(),
+            drivers: BTreeMap::new(),
+            proxies,
+            scope,
+        })
+    }
+
+    fn network(&self, act: NetworkAct, agent: &str) -> Result<()> {
+        let proxy = self.proxies.get(agent).with_context(|| format!("{agent} has no proxy"))?;
+        match act {
+            NetworkAct::Cut => proxy.cut(),
+            NetworkAct::Part => {
+                proxy.refuse();
+                proxy.cut();
+            }
+            NetworkAct::Hold => proxy.hold(),
+            NetworkAct::CutAfter(way, bytes) => proxy.cut_after(way, bytes),
+            NetworkAct::Mend => proxy.mend(),
+        }
+        Ok(())
+    }
+
+    fn driver(&mut self, agent: &str) -> &mut Box<dyn Driver> {
+        let place = || Place {
+            address: self.proxies.get(agent).map_or(self.address, Proxy::address),
+            tenant: self.tenant.clone(),
+            agent: agent.to_owned(),
+            mark: Mark::new(&self.tenant),
+            clock: self.clock.clone(),
+        };
+        self.drivers.entry(agent.to_owned()).or_insert_with(|| self.kind.driver(place()))
+    }
+
+    async fn call(&mut self, agent: &str, verb: &str, args: &serde_json::Map<String, Value>, step: &Step) -> Result<()> {
+        self.scope.set("now_ms", self.clock.now_ms().into());
+        let args = Args::from(self.scope.fill_map(args)?);
+        let started = Instant::now();
+        let result = loop {
+            let result = self.driver(agent).call(verb, &args).await;
+            let wrong = match &step.outcome {
+                Outcome::Until(wanted) => {
+                    let wrong = wrong(&Outcome::Expect(self.scope.fill(wanted)?), &result);
+                    if wrong.is_some() && started.elapsed() < PATIENCE {
+                        tokio::time::sleep(TRY_AGAIN).await;
+                        continue;
+                    }
+                    wrong
+                }
+                Outcome::Expect(wanted) => wrong(&Outcome::Expect(self.scope.fill(wanted)?), &result),
+                error @ Outcome::Error(_) => wrong(error, &result),
+            };
+            match wrong {
+                Some(wrong) => bail!("{wrong}"),
+                None => break result,
+            }
+        };
+        if let Ok(result) = &result {
+            for (name, path) in &step.save {
+                self.scope.save(name, result, path)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What is wrong with the outcome of a call.
+fn wrong(wanted: &Outcome, result: &Result<Value, Failure>) -> Option<String> {
+    match (wanted, result) {
+        (Outcome::Expect(wanted) | Outcome::Until(wanted), Ok(result)) => matching::differs(wanted, result),
+        (Outcome::Expect(_) | Outcome::Until(_), Err(failure)) => Some(format!("it failed: {failure}")),
+        (Outcome::Error(code), Err(failure)) if *code == failure.code => None,
+        (Outcome::Error(code), Err(failure)) => Some(format!("it failed with {failure}, not with {code}")),
+        (Outcome::Error(code), Ok(result)) => Some(format!("it did not fail with {code}: {result}")),
+    }
+}

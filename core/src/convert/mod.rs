@@ -1,0 +1,10 @@
+//! The one room that knows both the wire's types and the crate's own. Nothing of protobuf leaves it by a public
+//! signature, so the contract can grow without breaking anybody.
+
+mod error;
+mod hot;
+mod nouns;
+
+pub(crate) use error::*;
+pub(crate) use hot::*;
+pub(crate) use nouns::*;

@@ -1,0 +1,220 @@
+//! The work itself: what one file is. Pure, so that a worker far away and one local process must come to the same result.
+
+use std::{fmt, path::Path};
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+
+/// What a survey finds out about a file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Finding {
+    /// Language, by the file's name alone.
+    pub(crate) language: String,
+    /// Lines; a last line without an end counts.
+    pub(crate) lines: u64,
+    /// Characters of the longest line, its end not counted.
+    pub(crate) longest_line: u64,
+    /// SHA-256 of the bytes, in hex.
+    pub(crate) sha256: String,
+}
+
+/// Why a file cannot be surveyed, today or tomorrow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Unreadable {
+    /// UTF-16 with an odd number of bytes.
+    HalfCharacter {
+        /// Bytes of the file.
+        bytes: usize,
+    },
+    /// UTF-16 with one half of a surrogate pair.
+    LoneSurrogate,
+}
+
+impl fmt::Display for Unreadable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::HalfCharacter { bytes } => {
+                write!(f, "says it is UTF-16 and ends in the middle of a character, at byte {bytes}")
+            }
+            Self::LoneSurrogate => f.write_str("says it is UTF-16 and holds half of a surrogate pair"),
+        }
+    }
+}
+
+/// Surveys one file.
+///
+/// # Errors
+/// When the file says that it is UTF-16 and is not. Anything else is taken as UTF-8, where a byte that is none counts as
+/// one character.
+pub(crate) fn survey(name: &str, content: &[u8]) -> Result<Finding, Unreadable> {
+    let (lines, longest_line) = match content {
+        [0xff, 0xfe, rest @ ..] => measure(&utf16(rest, u16::from_le_bytes)?),
+        [0xfe, 0xff, rest @ ..] => measure(&utf16(rest, u16::from_be_bytes)?),
+        _ => measure(&String::from_utf8_lossy(content)),
+    };
+    Ok(Finding {
+        language: language(name).to_owned(),
+        lines,
+        longest_line,
+        sha256: hex::encode(Sha256::digest(content)),
+    })
+}
+
+fn utf16(bytes: &[u8], unit: fn([u8; 2]) -> u16) -> Result<String, Unreadable> {
+    let (pairs, rest) = bytes.as_chunks::<2>();
+    if !rest.is_empty() {
+        // The mark's two bytes are part of the file.
+        return Err(Unreadable::HalfCharacter { bytes: bytes.len() + 2 });
+    }
+    let units: Vec<u16> = pairs.iter().map(|pair| unit(*pair)).collect();
+    String::from_utf16(&units).map_err(|_| Unreadable::LoneSurrogate)
+}
+
+fn measure(text: &str) -> (u64, u64) {
+    text.lines().fold((0, 0), |(lines, longest), line| (lines + 1, longest.max(line.chars().count() as u64)))
+}
+
+/// Names that say more than their endings do.
+const BY_NAME: &[(&str, &str)] = &[
+    ("Makefile", "Make"),
+    ("Dockerfile", "Docker"),
+    ("CMakeLists.txt", "CMake"),
+    ("Cargo.lock", "TOML"),
+    (".gitignore", "Git"),
+    (".gitattributes", "Git"),
+];
+
+/// Languages by the ending of a name.
+const BY_ENDING: &[(&str, &str)] = &[
+    ("rs", "Rust"),
+    ("c", "C"),
+    ("h", "C header"),
+    ("cc", "C++"),
+    ("cpp", "C++"),
+    ("hpp", "C++"),
+    ("s", "Assembly"),
+    ("asm", "Assembly"),
+    ("go", "Go"),
+    ("py", "Python"),
+    ("pyi", "Python"),
+    ("js", "JavaScript"),
+    ("mjs", "JavaScript"),
+    ("cjs", "JavaScript"),
+    ("ts", "TypeScript"),
+    ("tsx", "TypeScript"),
+    ("java", "Java"),
+    ("kt", "Kotlin"),
+    ("swift", "Swift"),
+    ("rb", "Ruby"),
+    ("pl", "Perl"),
+    ("sh", "Shell"),
+    ("bash", "Shell"),
+    ("ps1", "PowerShell"),
+    ("sql", "SQL"),
+    ("proto", "Protocol Buffers"),
+    ("md", "Markdown"),
+    ("rst", "reStructuredText"),
+    ("txt", "Text"),
+    ("stderr", "Text"),
+    ("stdout", "Text"),
+    ("html", "HTML"),
+    ("css", "CSS"),
+    ("svg", "SVG"),
+    ("xml", "XML"),
+    ("json", "JSON"),
+    ("yaml", "YAML"),
+    ("yml", "YAML"),
+    ("toml", "TOML"),
+    ("orig", "TOML"),
+    ("ini", "INI"),
+    ("cfg", "INI"),
+    ("cmake", "CMake"),
+    ("pem", "PEM"),
+    ("crt", "PEM"),
+    ("key", "PEM"),
+    ("snap", "Snapshot"),
+    ("csv", "CSV"),
+    ("lock", "Lock file"),
+    ("diff", "Patch"),
+    ("patch", "Patch"),
+    ("lean", "Lean"),
+    ("zig", "Zig"),
+    ("cs", "C#"),
+];
+
+/// The language of a file of that name; `Other` when the name says nothing.
+pub(crate) fn language(name: &str) -> &'static str {
+    let name = name.rsplit('/').next().unwrap_or(name);
+    let find = |table: &[(&str, &'static str)], word: &str| {
+        table.iter().find(|(key, _)| key.eq_ignore_ascii_case(word)).map(|(_, language)| *language)
+    };
+    let ending = Path::new(name).extension().and_then(|e| e.to_str()).unwrap_or_default();
+    find(BY_NAME, name).or_else(|| find(BY_ENDING, ending)).unwrap_or_else(|| if is_licence(name) { "Licence" } else { "Other" })
+}
+
+fn is_licence(name: &str) -> bool {
+    ["LICENSE", "LICENCE", "COPYING", "COPYRIGHT", "UNLICENSE", "NOTICE"].iter().any(|word| name.starts_with(word))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_counted_with_and_without_a_last_end() {
+        let count = |text: &str| survey("a.rs", text.as_bytes()).map(|f| (f.lines, f.longest_line));
+        assert_eq!(count(""), Ok((0, 0)));
+        assert_eq!(count("\n"), Ok((1, 0)));
+        assert_eq!(count("one\nthree"), Ok((2, 5)));
+        assert_eq!(count("one\r\nthree\r\n"), Ok((2, 5)));
+    }
+
+    #[test]
+    fn the_longest_line_is_measured_in_characters_not_bytes() {
+        let finding = survey("a.md", "äöü\nab".as_bytes()).unwrap();
+        assert_eq!(finding.longest_line, 3);
+    }
+
+    #[test]
+    fn the_digest_is_of_the_bytes_as_they_came() {
+        let finding = survey("a", b"abc").unwrap();
+        assert_eq!(finding.sha256, "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+        assert_ne!(survey("a", b"abc\n").unwrap().sha256, finding.sha256);
+    }
+
+    #[test]
+    fn bytes_that_are_no_utf8_are_one_character_each() {
+        assert_eq!(survey("a.txt", b"caf\xe9\n").unwrap().longest_line, 4);
+    }
+
+    #[test]
+    fn utf16_is_read_in_both_byte_orders() {
+        let little = [0xff, 0xfe, b'h', 0, b'i', 0, b'\n', 0, b'!', 0];
+        let big = [0xfe, 0xff, 0, b'h', 0, b'i', 0, b'\n', 0, b'!'];
+        for content in [little, big] {
+            let finding = survey("a.txt", &content).unwrap();
+            assert_eq!((finding.lines, finding.longest_line), (2, 2));
+        }
+    }
+
+    #[test]
+    fn utf16_that_breaks_off_cannot_be_surveyed() {
+        assert_eq!(survey("a.txt", &[0xff, 0xfe, b'h']), Err(Unreadable::HalfCharacter { bytes: 3 }));
+        assert_eq!(survey("a.txt", &[0xff, 0xfe, 0x00, 0xd8]), Err(Unreadable::LoneSurrogate));
+    }
+
+    #[test]
+    fn the_language_comes_from_the_name() {
+        for (name, expected) in [
+            ("serde-1.0/src/lib.rs", "Rust"),
+            ("a/Makefile", "Make"),
+            ("a/CMakeLists.txt", "CMake"),
+            ("a/LICENSE-MIT", "Licence"),
+            ("x.S", "Assembly"),
+            ("x.unheard-of", "Other"),
+            ("dir.rs/plain", "Other"),
+        ] {
+            assert_eq!(language(name), expected, "{name}");
+        }
+    }
+}

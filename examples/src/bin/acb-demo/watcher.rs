@@ -1,0 +1,65 @@
+//! The watcher: follows how far everybody is, by one wildcard subscription, and knows none of them beforehand.
+
+use std::collections::BTreeMap;
+
+use anyhow::Result;
+
+use crate::{
+    bus::{self, PLANNER, PROGRESS, Progress, WATCHER},
+    report::thousands,
+    team::{Event, say, tell},
+};
+
+/// Steps that are told, in percent of all files.
+const STEP: usize = 20;
+
+/// How the watcher is started.
+#[derive(clap::Args, Clone, Debug)]
+pub(crate) struct WatcherArgs {
+    /// Where the bus is.
+    #[arg(long)]
+    url: String,
+}
+
+/// Watches until it is ended.
+pub(crate) async fn run(args: WatcherArgs) -> Result<()> {
+    let client = bus::connect(&args.url, WATCHER).await?;
+    let mut progress = client.listen([format!("{PROGRESS}.>")]).await?;
+    tell(&Event::Ready);
+    let mut workers = BTreeMap::new();
+    let mut told = 0;
+    while let Some(message) = progress.next().await {
+        let message = message?;
+        let Progress { files, of } = serde_json::from_slice(message.payload_ref())?;
+        if message.from() != PLANNER {
+            workers.insert(message.from().to_owned(), files);
+        } else if let Some(step) = step(files, of, told) {
+            told = step;
+            let each: Vec<String> = workers.iter().map(|(name, files)| format!("{name} {files}")).collect();
+            let (files, of) = (thousands(files as u64), thousands(of as u64));
+            say(format!("{files} of {of} files answered ({step} %)   {}", each.join(", ")));
+        }
+        message.ack()?;
+    }
+    Ok(())
+}
+
+/// The step that was reached, when it is one that was not told yet.
+fn step(files: usize, of: usize, told: usize) -> Option<usize> {
+    let step = (files * 100).checked_div(of)? / STEP * STEP;
+    (step > told).then_some(step)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_step_is_told_once_and_none_twice() {
+        assert_eq!(step(19, 100, 0), None);
+        assert_eq!(step(20, 100, 0), Some(20));
+        assert_eq!(step(39, 100, 20), None);
+        assert_eq!(step(85, 100, 20), Some(80));
+        assert_eq!(step(0, 0, 0), None);
+    }
+}

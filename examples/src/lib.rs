@@ -1,0 +1,1 @@
+//! Examples of the Agentic Context Bus; each is a program under `src/bin`.

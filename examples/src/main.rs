@@ -1,2 +1,0 @@
-//! Being laid down.
-fn main() {}

@@ -1,0 +1,57 @@
+#!/usr/bin/env bash
+# Everything that reads the code without running it. Runs all steps, then says which failed.
+#
+#   scripts/lint.sh [step …]    steps: fmt clippy clippy-tests generated tidy proto deny spelling links shell docs
+set -euo pipefail
+source "$(dirname "$0")/lib.sh"
+scripts/setup-dev.sh test
+
+# A clean checkout has its lock file; on a developer's machine a changed manifest may change it.
+locked=()
+[ -z "${CI:-}" ] || locked=(--locked)
+
+color=auto
+[ -t 1 ] || color=never
+step_fmt() { cargo fmt --all --check -- --color "$color"; }
+
+# The product: every lint.
+step_clippy() { cargo clippy --quiet --workspace "${locked[@]}" -- -D warnings; }
+
+# And with it its tests, which may call what clippy.toml bans: a test owns its tasks and its time.
+step_clippy-tests() {
+    cargo clippy --quiet --workspace --all-targets --features "$test_features" "${locked[@]}" -- \
+        -D warnings -A clippy::disallowed_methods -A clippy::disallowed_types
+}
+
+step_generated() { cargo xtask codegen --check; }
+step_tidy() { cargo xtask tidy; }
+step_proto() { scripts/buf-lint.sh; }
+
+# Without the advisories: their database is a repository of its own. deny.toml has the ones that we know of.
+step_deny() { cargo deny --log-level error check --hide-inclusion-graph licenses bans sources; }
+
+step_spelling() { typos; }
+step_links() { scripts/check-links.py; }
+step_shell() { shellcheck --external-sources --source-path=scripts scripts/*.sh .ci/run; }
+step_docs() { RUSTDOCFLAGS="-D warnings" cargo doc --quiet --workspace --no-deps "${locked[@]}"; }
+
+steps=("$@")
+[ ${#steps[@]} -gt 0 ] || steps=(fmt spelling links shell deny proto tidy generated clippy clippy-tests docs)
+
+failed=()
+began=$(seconds)
+for step in "${steps[@]}"; do
+    declare -F "step_$step" >/dev/null || fail "unknown step '$step'"
+    heading "lint: $step"
+    at=$(seconds)
+    if "step_$step"; then
+        printf '   %s: ok, %d s\n' "$step" $(($(seconds) - at))
+    else
+        failed+=("$step")
+        printf '   %s: FAILED, %d s\n' "$step" $(($(seconds) - at))
+    fi
+done
+
+took=$(($(seconds) - began))
+[ ${#failed[@]} -eq 0 ] || fail "failed after $took s: ${failed[*]}"
+printf '\nlint: %d steps without a finding, %d s\n' ${#steps[@]} "$took"

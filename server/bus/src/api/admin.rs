@@ -1,0 +1,94 @@
+//! The admin listener: is it alive, is it ready, what does it count, and with `--manual-clock` what time is it. Loopback
+//! only, plain text, no credentials; nothing here changes or shows what belongs to a tenant.
+
+use std::{sync::Arc, time::Duration};
+
+use acb_ports::{Clock, ManualClock};
+use axum::{
+    Json, Router,
+    extract::{Query, State},
+    http::{StatusCode, header},
+    response::{IntoResponse as _, Response},
+    routing::{get, post},
+};
+
+use super::router::Readiness;
+use crate::{presence::Presence, telemetry::Metrics};
+
+/// Version of the server.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// What the admin listener shows.
+#[derive(Clone, Debug)]
+pub struct AdminDeps {
+    /// Whether the server takes work.
+    pub readiness: Readiness,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+    /// Who is there.
+    pub presence: Arc<Presence>,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// When the server became ready, on the monotonic clock.
+    pub started_mono_ms: u64,
+    /// The clock that `/advance` moves, with `--manual-clock`.
+    pub manual: Option<Arc<ManualClock>>,
+}
+
+/// The admin router.
+pub fn router(deps: AdminDeps) -> Router {
+    let manual = deps.manual.is_some();
+    let router = Router::new()
+        .route("/live", get(live))
+        .route("/ready", get(ready))
+        .route("/metrics", get(metrics))
+        .route("/version", get(version));
+    let router = if manual { router.route("/advance", post(advance)) } else { router };
+    router.fallback(|| async { StatusCode::NOT_FOUND }).with_state(deps)
+}
+
+async fn live() -> Response {
+    Json(serde_json::json!({"status": "live"})).into_response()
+}
+
+async fn ready(State(deps): State<AdminDeps>) -> Response {
+    if deps.readiness.is_ready() {
+        Json(serde_json::json!({"status": "ready"})).into_response()
+    } else {
+        (StatusCode::SERVICE_UNAVAILABLE, Json(serde_json::json!({"status": "not_ready"}))).into_response()
+    }
+}
+
+async fn version() -> Response {
+    Json(serde_json::json!({"version": VERSION})).into_response()
+}
+
+async fn metrics(State(deps): State<AdminDeps>) -> Response {
+    for (tenant, online) in deps.presence.active() {
+        deps.metrics.tenant(&tenant).active_agents.set(online as i64);
+    }
+    let up = deps.clock.now().mono_ms.saturating_sub(deps.started_mono_ms) / 1000;
+    deps.metrics.uptime.set(up as i64);
+    match deps.metrics.encode() {
+        Ok(text) => {
+            let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+            ([(header::CONTENT_TYPE, kind)], text).into_response()
+        }
+        Err(error) => {
+            tracing::error!("metrics not encoded: {error}");
+            StatusCode::INTERNAL_SERVER_ERROR.into_response()
+        }
+    }
+}
+
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Advance {
+    ms: u64,
+}
+
+async fn advance(State(deps): State<AdminDeps>, Query(by): Query<Advance>) -> Response {
+    let Some(clock) = &deps.manual else { return StatusCode::NOT_FOUND.into_response() };
+    let now = clock.advance(Duration::from_millis(by.ms));
+    Json(serde_json::json!({"mono_ms": now.mono_ms, "wall_ms": now.wall.0})).into_response()
+}

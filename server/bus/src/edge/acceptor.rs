@@ -1,0 +1,168 @@
+//! The thread that takes connections: bounds, TLS, protocol; then each goes to the runtime that serves it.
+//!
+//! TLS handshakes cost a millisecond of CPU each, so they happen here and not where messages flow. A connection that says
+//! nothing in time is closed: a slow-loris costs a socket for ten seconds and nothing more.
+
+use std::{
+    io,
+    net::{SocketAddr, TcpListener},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+    thread::JoinHandle,
+    time::Duration,
+};
+
+use tokio::{net::TcpStream, sync::Semaphore};
+use tokio_rustls::TlsAcceptor;
+
+use super::{
+    Counted, EdgeDeps,
+    hot::{Handed, Runtime},
+    stream::{Connection, Socket},
+};
+
+/// How long the acceptor waits after the system had no more sockets for it.
+const PAUSE: Duration = Duration::from_millis(50);
+
+struct Acceptor {
+    deps: EdgeDeps,
+    hot: Vec<Runtime>,
+    http1: Runtime,
+    connections: Arc<AtomicUsize>,
+    handshakes: Semaphore,
+}
+
+/// What a connection speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Protocol {
+    Http2,
+    Http1,
+}
+
+pub(super) fn start(
+    listener: TcpListener,
+    deps: &EdgeDeps,
+    hot: Vec<Runtime>,
+    http1: Runtime,
+    connections: Arc<AtomicUsize>,
+) -> io::Result<JoinHandle<()>> {
+    listener.set_nonblocking(true)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let handshakes = Semaphore::new(deps.limits.handshakes_max);
+    let acceptor = Arc::new(Acceptor { deps: deps.clone(), hot, http1, connections, handshakes });
+    std::thread::Builder::new().name("acb-acceptor".to_owned()).spawn(move || {
+        runtime.block_on(async move {
+            match tokio::net::TcpListener::from_std(listener) {
+                Ok(listener) => acceptor.run(listener).await,
+                Err(error) => tracing::error!("not listening: {error}"),
+            }
+        });
+    })
+}
+
+impl Acceptor {
+    async fn run(self: Arc<Self>, listener: tokio::net::TcpListener) {
+        loop {
+            // Both are cancel-safe.
+            let accepted = tokio::select! {
+                accepted = listener.accept() => accepted,
+                () = self.deps.stop_accepting.cancelled() => return,
+            };
+            match accepted {
+                Ok((stream, peer)) => self.take(stream, peer),
+                // The peer gave up before we looked: its affair.
+                Err(e) if matches!(e.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset) => {}
+                Err(error) => {
+                    tracing::warn!("no connection taken: {error}");
+                    tokio::time::sleep(PAUSE).await;
+                }
+            }
+        }
+    }
+
+    fn take(self: &Arc<Self>, stream: TcpStream, peer: SocketAddr) {
+        // Those in the handshake count too: they hold a socket.
+        if self.connections.load(Relaxed) >= self.deps.limits.connections_max {
+            self.deps.metrics.connections_refused.inc();
+            tracing::warn!(%peer, limit = self.deps.limits.connections_max, "too many connections, one closed");
+            return;
+        }
+        let me = Arc::clone(self);
+        let held = Held::new(&self.connections);
+        let task = async move {
+            let within = me.deps.limits.handshake_timeout;
+            match tokio::time::timeout(within, me.greet(stream)).await {
+                Ok(Ok((connection, protocol))) => me.hand(connection, protocol, peer, held),
+                Ok(Err(error)) => me.refused(peer, &error),
+                Err(_) => me.refused(peer, &io::ErrorKind::TimedOut.into()),
+            }
+        };
+        #[allow(clippy::disallowed_methods, reason = "bounded by the handshake's time and the number of connections")]
+        tokio::spawn(task);
+    }
+
+    fn refused(&self, peer: SocketAddr, error: &io::Error) {
+        self.deps.metrics.connections_refused.inc();
+        tracing::debug!(%peer, "no handshake: {error}");
+    }
+
+    async fn greet(&self, stream: TcpStream) -> io::Result<(Connection, Protocol)> {
+        stream.set_nodelay(true)?;
+        let Some(tls) = &self.deps.tls else {
+            let protocol = peek(&stream).await?;
+            return Ok((Connection::Plain(Socket::Here(stream)), protocol));
+        };
+        let _slot = self.handshakes.acquire().await.map_err(io::Error::other)?;
+        let stream = TlsAcceptor::from(Arc::clone(tls)).accept(Socket::Here(stream)).await?;
+        let protocol =
+            if stream.get_ref().1.alpn_protocol() == Some(b"h2") { Protocol::Http2 } else { Protocol::Http1 };
+        Ok((Connection::Tls(Box::new(stream)), protocol))
+    }
+
+    fn hand(&self, mut connection: Connection, protocol: Protocol, peer: SocketAddr, held: Held) {
+        let fewest = self.hot.iter().min_by_key(|r| r.connections());
+        let runtime = match protocol {
+            Protocol::Http2 => fewest.unwrap_or(&self.http1),
+            Protocol::Http1 => &self.http1,
+        };
+        if let Err(error) = connection.leave() {
+            return self.refused(peer, &error);
+        }
+        let counted = Counted::new(&self.connections, runtime.load(), &self.deps.metrics);
+        drop(held);
+        runtime.serve(Handed { connection, peer, counted });
+    }
+}
+
+/// Counts a connection while it is greeted.
+struct Held(Arc<AtomicUsize>);
+
+impl Held {
+    fn new(connections: &Arc<AtomicUsize>) -> Self {
+        connections.fetch_add(1, Relaxed);
+        Self(Arc::clone(connections))
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Relaxed);
+    }
+}
+
+/// Tells the protocol by the first bytes, without taking them. HTTP/2 begins with `PRI` (RFC 9113, section 3.4), which is
+/// no method of HTTP/1.
+async fn peek(stream: &TcpStream) -> io::Result<Protocol> {
+    let mut first = [0; 3];
+    loop {
+        match stream.peek(&mut first).await? {
+            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+            3 if first == *b"PRI" => return Ok(Protocol::Http2),
+            n if first[..n] != b"PRI"[..n] => return Ok(Protocol::Http1),
+            // One or two bytes of it: the rest is on its way. A peek does not wait for more, so we do.
+            _ => tokio::time::sleep(Duration::from_millis(2)).await,
+        }
+    }
+}

@@ -1,0 +1,143 @@
+//! The edge: one port for everything, from socket to router (DESIGN sections 3 and 7).
+//!
+//! An [`acceptor`] thread takes connections, does TLS and finds out which protocol they speak. HTTP/2, which carries the
+//! hot streams, goes to the [`hot`] runtime with the fewest connections: current-thread runtimes, because a connection's
+//! frames, its streams and the partitions' queues then share one core without locks that anybody waits for. HTTP/1 has a
+//! runtime of its own, so that long polls and pages never stand in the way of acknowledgements. Both run one axum
+//! router.
+
+pub mod acceptor;
+pub mod fd_limit;
+pub mod hot;
+pub mod limits;
+pub mod stream;
+pub mod timed;
+pub mod tls;
+
+use std::{
+    io,
+    net::{SocketAddr, TcpListener},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+    thread::JoinHandle,
+    time::Duration,
+};
+
+use tokio_util::sync::CancellationToken;
+
+use self::limits::EdgeLimits;
+use crate::telemetry::Metrics;
+
+/// Where a request comes from. In the extensions of every request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PeerAddress(pub SocketAddr);
+
+/// What the edge stands on.
+#[derive(Clone, Debug)]
+pub struct EdgeDeps {
+    /// Where requests go.
+    pub router: axum::Router,
+    /// TLS, when it is configured.
+    pub tls: Option<Arc<rustls::ServerConfig>>,
+    /// What is bounded.
+    pub limits: EdgeLimits,
+    /// Hot runtimes; at least 1.
+    pub hot_runtimes: usize,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+    /// Fires when no more connections are to be taken.
+    pub stop_accepting: CancellationToken,
+    /// Fires when connections are to finish what they have and end.
+    pub drain: CancellationToken,
+    /// Fires when connections are to end now.
+    pub kill: CancellationToken,
+}
+
+/// The running edge.
+#[derive(Debug)]
+pub struct Edge {
+    address: SocketAddr,
+    threads: Vec<JoinHandle<()>>,
+    connections: Arc<AtomicUsize>,
+}
+
+impl Edge {
+    /// Starts the threads. The listener is bound by the caller, so that a port that is taken is known before anything
+    /// else is started.
+    ///
+    /// # Errors
+    /// When a thread or a runtime cannot be had.
+    pub fn start(listener: TcpListener, deps: &EdgeDeps) -> io::Result<Self> {
+        let address = listener.local_addr()?;
+        let connections = Arc::new(AtomicUsize::new(0));
+        let mut threads = Vec::new();
+        let mut hot = Vec::new();
+        for number in 0..deps.hot_runtimes.max(1) {
+            let (runtime, thread) = hot::start(hot::Kind::Hot, format!("acb-hot-{number}"), deps)?;
+            hot.push(runtime);
+            threads.push(thread);
+        }
+        let (http1, thread) = hot::start(hot::Kind::Http1, "acb-http1".to_owned(), deps)?;
+        threads.push(thread);
+        threads.push(acceptor::start(listener, deps, hot, http1, Arc::clone(&connections))?);
+        Ok(Self { address, threads, connections })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Connections that are open.
+    pub fn connections(&self) -> usize {
+        self.connections.load(Relaxed)
+    }
+
+    /// Waits until all connections have ended, for a time at most. Answers whether they have.
+    /// Real time: a drain is bounded also when a manual clock stands still.
+    pub async fn drained(&self, within: Duration) -> bool {
+        let ended = async {
+            while self.connections() > 0 {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(within, ended).await.is_ok()
+    }
+
+    /// Waits for the threads. Blocks; call it from a blocking thread after all tokens have fired.
+    pub fn join(self) {
+        for thread in self.threads {
+            if thread.join().is_err() {
+                tracing::error!("a thread of the edge panicked");
+            }
+        }
+    }
+}
+
+/// Counts a connection for as long as it lives.
+#[derive(Debug)]
+pub(crate) struct Counted {
+    all: Arc<AtomicUsize>,
+    runtime: Arc<AtomicUsize>,
+    metrics: Arc<Metrics>,
+}
+
+impl Counted {
+    fn new(all: &Arc<AtomicUsize>, runtime: &Arc<AtomicUsize>, metrics: &Arc<Metrics>) -> Self {
+        all.fetch_add(1, Relaxed);
+        runtime.fetch_add(1, Relaxed);
+        metrics.connections.inc();
+        metrics.connections_accepted.inc();
+        Self { all: Arc::clone(all), runtime: Arc::clone(runtime), metrics: Arc::clone(metrics) }
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.all.fetch_sub(1, Relaxed);
+        self.runtime.fetch_sub(1, Relaxed);
+        self.metrics.connections.dec();
+    }
+}

@@ -1,0 +1,59 @@
+//! Dead letters, as far as they can be reached without a consumer: what each verb says of what is not there. How letters
+//! come to be, and come back, is told with the hot streams.
+
+use acb_proto::v1;
+use acb_types::ErrorCode;
+
+use crate::support::{Server, Setup, refused, spec, told};
+
+#[tokio::test]
+async fn verbs_on_absent_letters_say_so_or_succeed() {
+    let server = Setup::dev().start().await;
+    let bus = server.dev("default", "a");
+    bus.register(spec("a")).await.unwrap();
+    let list = |subscription: &str, token: &str| {
+        let request = v1::ListDeadLettersRequest {
+            subscription: subscription.to_owned(),
+            page_token: token.to_owned(),
+            ..v1::ListDeadLettersRequest::default()
+        };
+        let bus = bus.clone();
+        async move { told(bus.dead_letters().list_dead_letters(request).await) }
+    };
+    assert!(list("$inbox.a", "").await.unwrap().dead_letters.is_empty());
+    assert_eq!(refused(list("nope", "").await), ErrorCode::SubscriptionNotFound);
+    assert_eq!(refused(list("", "").await), ErrorCode::MissingField);
+    assert_eq!(refused(list("$inbox.a", "xx").await), ErrorCode::InvalidPageToken);
+    for (id, code) in [
+        ("dead-letters-0-1-1", ErrorCode::DeadLetterNotFound),
+        ("topics-0-1-1", ErrorCode::DeadLetterNotFound),
+        ("junk", ErrorCode::InvalidPosition),
+        ("", ErrorCode::MissingField),
+    ] {
+        let get = v1::GetDeadLetterRequest { dead_letter_id: id.to_owned() };
+        assert_eq!(refused(told(bus.dead_letters().get_dead_letter(get).await)), code, "{id}");
+        let redrive = v1::RedriveDeadLetterRequest { dead_letter_id: id.to_owned(), payload: None };
+        assert_eq!(refused(told(bus.dead_letters().redrive_dead_letter(redrive).await)), code, "{id}");
+    }
+    let large = v1::RedriveDeadLetterRequest {
+        dead_letter_id: "dead-letters-0-1-1".to_owned(),
+        payload: Some(vec![0; 1_048_577].into()),
+    };
+    assert_eq!(refused(told(bus.dead_letters().redrive_dead_letter(large).await)), ErrorCode::PayloadTooLarge);
+    let discard = v1::DiscardDeadLetterRequest { dead_letter_id: "dead-letters-0-1-1".to_owned() };
+    told(bus.dead_letters().discard_dead_letter(discard).await).unwrap();
+}
+
+#[tokio::test]
+async fn the_dead_letters_of_anothers_inbox_are_nobodys_affair() {
+    let server = Server::start().await;
+    let (one, two) = (server.agent("one", &[]).await, server.agent("two", &[]).await);
+    one.register(spec("one")).await.unwrap();
+    let request = || v1::ListDeadLettersRequest { subscription: "$inbox.one".to_owned(), ..Default::default() };
+    told(one.dead_letters().list_dead_letters(request()).await).unwrap();
+    assert_eq!(refused(told(two.dead_letters().list_dead_letters(request()).await)), ErrorCode::SubscriptionNotFound);
+    let observer = server.agent("o", &["observer"]).await;
+    told(observer.dead_letters().list_dead_letters(request()).await).unwrap();
+    let get = v1::GetDeadLetterRequest { dead_letter_id: "dead-letters-0-1-1".to_owned() };
+    assert_eq!(refused(told(observer.dead_letters().get_dead_letter(get).await)), ErrorCode::PermissionDenied);
+}

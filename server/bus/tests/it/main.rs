@@ -1,0 +1,18 @@
+//! The server as its clients see it: one binary, one file a noun, each test against a server of its own on port 0 with
+//! the embedded stores in a temporary folder.
+
+mod support;
+
+mod admin;
+mod auth;
+mod coverage;
+mod dead_letter;
+mod edge;
+mod generated;
+mod message;
+mod policy;
+mod program;
+mod reflection;
+mod registry;
+mod streams;
+mod subscription;

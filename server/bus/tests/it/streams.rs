@@ -1,0 +1,257 @@
+//! The two hot streams as identity and presence see them: who may open them, how long, and what their being open says of
+//! an agent. What flows in them is told elsewhere.
+
+use std::time::Duration;
+
+use acb_proto::v1::{self, AgentStatus};
+use acb_types::{ErrorCode, limits};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Status, Streaming};
+use tonic_prost::ProstCodec;
+
+use crate::support::{Client, Server, Setup, failure, message, refused, spec, told, wait_until};
+
+/// One hot stream: what goes up, and what comes down.
+struct Stream<Up, Down> {
+    up: mpsc::Sender<Up>,
+    down: Streaming<Down>,
+}
+
+impl<Up, Down> Stream<Up, Down>
+where
+    Up: prost::Message + Default + Send + 'static,
+    Down: prost::Message + Default + Send + 'static,
+{
+    async fn open(client: &Client, path: &'static str, first: Up) -> Result<Self, Status> {
+        let (up, receiver) = mpsc::channel(16);
+        up.send(first).await.unwrap();
+        let mut grpc = tonic::client::Grpc::new(client.bound());
+        grpc.ready().await.unwrap();
+        let codec: ProstCodec<Up, Down> = ProstCodec::default();
+        let path = http::uri::PathAndQuery::from_static(path);
+        let response = grpc.streaming(Request::new(ReceiverStream::new(receiver)), path, codec).await?;
+        Ok(Self { up, down: response.into_inner() })
+    }
+
+    async fn next(&mut self) -> Result<Down, ErrorCode> {
+        let next = tokio::time::timeout(Duration::from_secs(10), self.down.message()).await.expect("nothing came");
+        match next {
+            Ok(Some(frame)) => Ok(frame),
+            Ok(None) => panic!("the stream ended without a word"),
+            Err(status) => Err(failure(&status).code()),
+        }
+    }
+}
+
+type Consume = Stream<v1::ConsumeRequest, v1::ConsumeResponse>;
+type Publish = Stream<v1::PublishStreamRequest, v1::PublishStreamResponse>;
+
+async fn consume(client: &Client, subscription: &str, incarnation: u64) -> Result<Consume, ErrorCode> {
+    let open = v1::ConsumeOpen {
+        subscription: subscription.to_owned(),
+        session_id: uuid::Uuid::new_v4().as_bytes().to_vec().into(),
+        incarnation,
+        credit: Some(v1::Credit { messages: 10, bytes: 1 << 20 }),
+        ..v1::ConsumeOpen::default()
+    };
+    let first = v1::ConsumeRequest { open: Some(open), ..v1::ConsumeRequest::default() };
+    let opened = Consume::open(client, acb_proto::CONSUME, first).await;
+    let mut stream = opened.map_err(|status| failure(&status).code())?;
+    let frame = stream.next().await?;
+    assert!(frame.opened.is_some(), "{frame:?}");
+    Ok(stream)
+}
+
+async fn publish(client: &Client) -> Result<Publish, ErrorCode> {
+    let open = v1::PublishOpen { producer_id: uuid::Uuid::new_v4().as_bytes().to_vec().into(), epoch: 1 };
+    let first = v1::PublishStreamRequest { open: Some(open), ..v1::PublishStreamRequest::default() };
+    let opened = Publish::open(client, acb_proto::PUBLISH_STREAM, first).await;
+    let mut stream = opened.map_err(|status| failure(&status).code())?;
+    let frame = stream.next().await?;
+    assert!(frame.opened.is_some(), "{frame:?}");
+    Ok(stream)
+}
+
+fn batch(counter: u64, topic: &str) -> v1::PublishStreamRequest {
+    v1::PublishStreamRequest { counter, messages: vec![message(topic, "x")], ..v1::PublishStreamRequest::default() }
+}
+
+async fn status(client: &Client, agent: &str) -> AgentStatus {
+    AgentStatus::try_from(client.get_agent(agent).await.unwrap().status).unwrap()
+}
+
+#[tokio::test]
+async fn what_is_published_reaches_the_inbox_and_its_ack_counts() {
+    let server = Setup::dev().start().await;
+    let bus = server.dev("default", "a");
+    bus.register(spec("a")).await.unwrap();
+    let mut down = consume(&bus, "$inbox.a", 1).await.unwrap();
+    let mut up = publish(&bus).await.unwrap();
+    up.up.send(batch(1, "$acb.inbox.a")).await.unwrap();
+    let acks = up.next().await.unwrap().acks;
+    assert_eq!((acks[0].counter, acks[0].count, acks[0].first_seq), (1, 1, 1));
+    let frame = down.next().await.unwrap();
+    assert_eq!((frame.delivery, frame.messages.len()), (1, 1));
+    assert_eq!((frame.runs[0].from.as_str(), frame.runs[0].from_incarnation), ("a", 1));
+    let ack = v1::ConsumeRequest {
+        confirmed_acks: vec![v1::SeqRange { first_seq: 1, count: 1 }],
+        ..v1::ConsumeRequest::default()
+    };
+    down.up.send(ack).await.unwrap();
+    let settled = down.next().await.unwrap().settled;
+    assert_eq!((settled[0].first_seq, settled[0].error.clone()), (1, None));
+    let get = v1::GetSubscriptionRequest { name: "$inbox.a".to_owned() };
+    let row = told(bus.subscriptions().get_subscription(get).await).unwrap().subscription.unwrap();
+    assert_eq!((row.floor_seq, row.consumers), (2, 1));
+}
+
+#[tokio::test]
+async fn an_open_stream_is_presence_and_a_lost_one_is_not_after_the_grace() {
+    let server = Setup::dev().start().await;
+    let bus = server.dev("default", "a");
+    let agent = server.dev("default", "a");
+    bus.register(spec("a")).await.unwrap();
+    assert_eq!(status(&bus, "a").await, AgentStatus::Unknown);
+    let stream = consume(&agent, "$inbox.a", 1).await.unwrap();
+    assert_eq!(status(&bus, "a").await, AgentStatus::Online);
+    // However long it is silent.
+    server.advance(limits::PRESENCE_GRACE * 10);
+    assert_eq!(status(&bus, "a").await, AgentStatus::Online);
+    drop((stream, agent));
+    let consumers = || async {
+        let get = v1::GetSubscriptionRequest { name: "$inbox.a".to_owned() };
+        told(bus.subscriptions().get_subscription(get).await).unwrap().subscription.unwrap().consumers
+    };
+    wait_until("the stream's end", consumers, |n| *n == 0).await;
+    assert_eq!(status(&bus, "a").await, AgentStatus::Online, "within the grace");
+    server.advance(limits::PRESENCE_GRACE + Duration::from_millis(1));
+    assert_eq!(status(&bus, "a").await, AgentStatus::Offline);
+}
+
+#[tokio::test]
+async fn a_newer_registration_ends_the_older_ones_stream() {
+    let server = Setup::dev().start().await;
+    let bus = server.dev("default", "a");
+    let first = bus.register(spec("a")).await.unwrap().incarnation;
+    let mut old = consume(&bus, "$inbox.a", first).await.unwrap();
+    let second = bus.register(spec("a")).await.unwrap().incarnation;
+    assert_eq!(old.next().await.unwrap_err(), ErrorCode::SessionFenced);
+    assert_eq!(consume(&bus, "$inbox.a", first).await.err(), Some(ErrorCode::SessionFenced));
+    let mut new = consume(&bus, "$inbox.a", second).await.unwrap();
+    let remove = v1::UnregisterAgentRequest { agent_id: "a".to_owned(), keep_inbox: false };
+    told(bus.agents().unregister_agent(remove).await).unwrap();
+    assert!(new.next().await.is_err(), "an agent that is off the bus hears nothing more");
+}
+
+#[tokio::test]
+async fn streams_need_a_token_and_the_role() {
+    let server = Server::start().await;
+    assert_eq!(publish(&server.anybody()).await.err(), Some(ErrorCode::Unauthenticated));
+    assert_eq!(consume(&server.with_token("junk"), "s", 0).await.err(), Some(ErrorCode::TokenInvalid));
+    let consumer = server.agent("c", &["agent-consumer"]).await;
+    assert_eq!(publish(&consumer).await.err(), Some(ErrorCode::PermissionDenied));
+    let producer = server.agent("p", &["agent-producer"]).await;
+    assert_eq!(consume(&producer, "s", 0).await.err(), Some(ErrorCode::PermissionDenied));
+    publish(&producer).await.unwrap();
+    consumer.register(spec("c")).await.unwrap();
+    consume(&consumer, "$inbox.c", 1).await.unwrap();
+    assert_eq!(consume(&consumer, "$inbox.p", 1).await.err(), Some(ErrorCode::PermissionDenied));
+}
+
+#[tokio::test]
+async fn a_stream_is_warned_takes_a_new_token_and_goes_on() {
+    let server = Server::start().await;
+    let (client, first) = server.login(&server.admin_key, "a").await;
+    let mut stream = publish(&client).await.unwrap();
+    server.advance(Duration::from_secs(3600 - 60));
+    let warned = stream.next().await.unwrap().auth_expiring.unwrap();
+    assert_eq!(warned.expires_at_ms, first.access_expires_at_ms);
+    let second = server.anybody().refresh(&first.refresh_token).await.unwrap();
+    let reauth = v1::PublishStreamRequest {
+        reauth: Some(v1::Reauth { token: second.access_token.clone() }),
+        ..v1::PublishStreamRequest::default()
+    };
+    stream.up.send(reauth).await.unwrap();
+    stream.up.send(batch(1, "t")).await.unwrap();
+    assert_eq!(stream.next().await.unwrap().acks[0].counter, 1);
+    // Past the first token's grace, and not yet near the second's end.
+    server.advance(Duration::from_secs(100));
+    stream.up.send(batch(2, "t")).await.unwrap();
+    assert_eq!(stream.next().await.unwrap().acks[0].counter, 2);
+}
+
+#[tokio::test]
+async fn a_stream_without_a_new_token_ends_after_the_grace() {
+    let server = Server::start().await;
+    let (client, _) = server.login(&server.admin_key, "a").await;
+    let mut stream = publish(&client).await.unwrap();
+    server.advance(Duration::from_secs(3600 - 60));
+    assert!(stream.next().await.unwrap().auth_expiring.is_some());
+    server.advance(Duration::from_secs(60 + 29));
+    stream.up.send(batch(1, "t")).await.unwrap();
+    assert_eq!(stream.next().await.unwrap().acks[0].counter, 1, "within the grace");
+    server.advance(Duration::from_secs(1));
+    assert_eq!(stream.next().await.unwrap_err(), ErrorCode::TokenExpired);
+}
+
+#[tokio::test]
+async fn anothers_token_ends_the_stream() {
+    let server = Server::start().await;
+    let (client, _) = server.login(&server.admin_key, "a").await;
+    let (_, other) = server.login(&server.admin_key, "b").await;
+    let mut stream = publish(&client).await.unwrap();
+    let reauth = v1::PublishStreamRequest {
+        reauth: Some(v1::Reauth { token: other.access_token }),
+        ..v1::PublishStreamRequest::default()
+    };
+    stream.up.send(reauth).await.unwrap();
+    assert_eq!(stream.next().await.unwrap_err(), ErrorCode::TokenMismatch);
+}
+
+#[tokio::test]
+async fn a_revoked_token_is_refused_with_the_next_batch() {
+    let server = Server::start().await;
+    let (client, _) = server.login(&server.admin_key, "a").await;
+    let mut up = publish(&client).await.unwrap();
+    client.register(spec("a")).await.unwrap();
+    let mut down = consume(&client, "$inbox.a", 1).await.unwrap();
+    up.up.send(batch(1, "t")).await.unwrap();
+    up.next().await.unwrap();
+    told(client.auth().logout(v1::LogoutRequest {}).await).unwrap();
+    up.up.send(batch(2, "t")).await.unwrap();
+    assert_eq!(up.next().await.unwrap_err(), ErrorCode::TokenRevoked);
+    let credit = v1::Credit { messages: 5, bytes: 1000 };
+    down.up.send(v1::ConsumeRequest { credit: Some(credit), ..Default::default() }).await.unwrap();
+    assert_eq!(down.next().await.unwrap_err(), ErrorCode::TokenRevoked);
+    // What came after it was not stored.
+    let admin = server.admin().await;
+    let status = v1::GetMessageStatusRequest { message_id: "topics-0-1-2".to_owned() };
+    assert_eq!(refused(told(admin.messages().get_message_status(status).await)), ErrorCode::MessageNotFound);
+}
+
+#[tokio::test]
+async fn a_stopping_server_says_so_and_ends_when_its_streams_do() {
+    let server = Setup::dev().start().await;
+    let bus = server.dev("default", "a");
+    bus.register(spec("a")).await.unwrap();
+    let mut up = publish(&bus).await.unwrap();
+    let mut down = consume(&bus, "$inbox.a", 1).await.unwrap();
+    let stopping = tokio::spawn(server.stop_gently());
+    assert!(up.next().await.unwrap().going_away.is_some());
+    assert!(down.next().await.unwrap().going_away.is_some());
+    drop((up, down, bus));
+    assert_eq!(stopping.await.unwrap(), acb_server::Clean::Yes);
+}
+
+#[tokio::test]
+async fn a_consumer_that_stays_is_closed_with_a_word_at_the_deadline() {
+    let server = Setup::dev().set("shutdown.drain_timeout", "100ms").start().await;
+    let bus = server.dev("default", "a");
+    bus.register(spec("a")).await.unwrap();
+    let mut down = consume(&bus, "$inbox.a", 1).await.unwrap();
+    let stopping = tokio::spawn(server.stop_gently());
+    assert!(down.next().await.unwrap().going_away.is_some());
+    assert_eq!(down.next().await.unwrap_err(), ErrorCode::GoingAway);
+    assert_eq!(stopping.await.unwrap(), acb_server::Clean::Yes);
+}
