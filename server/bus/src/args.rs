@@ -8,7 +8,7 @@ use crate::config::load::{FILE_DEFAULT, Origin, Problem, Values};
 
 /// The server of the Agentic Context Bus: one binary, no other service.
 #[derive(Debug, Parser)]
-#[command(name = "acb-server", version, args_conflicts_with_subcommands = false)]
+#[command(name = "acb-server", version, args_override_self = true)]
 pub struct Cli {
     /// What to do; `run` when nothing is said.
     #[command(subcommand)]

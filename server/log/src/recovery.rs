@@ -744,12 +744,10 @@ impl Settle {
             for at in (*from..*to).step_by(1 << 20) {
                 file.pwrite(&zeroes[..((to - at) as usize).min(zeroes.len())], u64::from(at))?;
             }
-            file.fdatasync()?;
         }
-        for (file, _, _) in &self.rewrite {
-            file.fdatasync()?;
-        }
-        Ok(())
+        // Never tried again: after a failure nobody knows what is on disk, whatever the code says.
+        let files = self.rewrite.iter().chain(&self.zero);
+        files.map(|(file, _, _)| file).try_for_each(|f| f.fdatasync()).map_err(io::Error::other)
     }
 }
 

@@ -7,7 +7,7 @@ use std::{
     sync::{Arc, atomic::Ordering},
 };
 
-use acb_types::Timestamp;
+use acb_types::{ErrorCode, Timestamp};
 use bytes::Bytes;
 use smallvec::SmallVec;
 
@@ -372,8 +372,12 @@ impl Log {
         {
             // Best effort: the next write goes to the same place anyway.
             let room = (chunk.segment.size.saturating_sub(chunk.start) as usize).min(HEADER);
-            if chunk.file.pwrite(&[0; HEADER][..room], u64::from(chunk.start)).is_ok() {
-                let _ = chunk.file.fdatasync();
+            if chunk.file.pwrite(&[0; HEADER][..room], u64::from(chunk.start)).is_ok()
+                && let Err(e) = chunk.file.fdatasync()
+            {
+                // The system tells of a failed sync once, and it told us: the next one would claim what is lost.
+                let what = format!("syncing {} failed, so nobody knows what of it is on disk", self.shared.id);
+                return LogError { code: ErrorCode::StorageFailed, ..LogError::io("log.write", what, e) };
             }
         }
         error

@@ -86,7 +86,8 @@ async fn main() {
     store.tenant_create(&tenant(), "", Timestamp(1)).await.unwrap();
     println!("| what | callers | per second | commits per second | p50 ms | p99 ms |\n|---|---|---|---|---|---|");
     for callers in [1, 16, 64, 256] {
-        let put = |store: Store, n: u64| async move { store.setting_put(&format!("k{}", n % 1000), "v").await.unwrap() };
+        let put =
+            |store: Store, n: u64| async move { store.setting_put(&format!("k{}", n % 1000), "v").await.unwrap() };
         measure("put a setting", &store, callers, put).await;
     }
     for callers in [1, 16, 64, 256] {

@@ -7,14 +7,17 @@ use acb_proto::v1::{
     auth_service_client::AuthServiceClient, dead_letter_service_client::DeadLetterServiceClient,
     message_service_client::MessageServiceClient, subscription_service_client::SubscriptionServiceClient,
 };
+use bytes::Bytes;
+use http::uri::PathAndQuery;
 use tonic::{
     Request, Status,
+    client::Grpc,
     metadata::{Ascii, MetadataMap, MetadataValue},
     service::{Interceptor, interceptor::InterceptedService},
     transport::{Channel, Endpoint},
 };
 
-use super::{failure::Failure, hot::HotStream};
+use super::{codec::BytesCodec, failure::Failure, hot::HotStream};
 
 /// Longest that a connection may take.
 const CONNECT_WITHIN: Duration = Duration::from_secs(10);
@@ -121,6 +124,18 @@ impl RawClient {
     /// What it was refused with.
     pub async fn hot(&self, path: &'static str) -> Result<HotStream, Failure> {
         HotStream::open(self.channel.clone(), path, self.named.0.clone()).await
+    }
+
+    /// One call of any path, as bytes.
+    ///
+    /// # Errors
+    /// What it was refused with.
+    pub async fn unary(&self, path: &'static str, request: Bytes) -> Result<Bytes, Failure> {
+        let mut grpc = Grpc::new(self.channel.clone());
+        grpc.ready().await.map_err(|e| Failure::lost(format!("not ready: {e}")))?;
+        let mut request = Request::new(request);
+        *request.metadata_mut() = self.named.0.clone();
+        answer(grpc.unary(request, PathAndQuery::from_static(path), BytesCodec)).await
     }
 
     /// `AgentRegistry`.

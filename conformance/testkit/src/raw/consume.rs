@@ -140,11 +140,14 @@ impl ConsumeSession {
     /// # Errors
     /// What it was refused with.
     pub async fn settled(&mut self, seq: u64) -> Result<(), Failure> {
+        self.answer_to(seq).await?.error.map_or(Ok(()), |e| Err(e.into()))
+    }
+
+    async fn answer_to(&mut self, seq: u64) -> Result<v1::Settled, Failure> {
         loop {
             let of = |s: &v1::Settled| s.first_seq <= seq && seq < s.first_seq + u64::from(s.count);
             if let Some(at) = self.settled.iter().position(of) {
-                let settled = self.settled.remove(at);
-                return settled.error.map_or(Ok(()), |e| Err(e.into()));
+                return Ok(self.settled.remove(at));
             }
             self.read().await?;
         }
@@ -182,10 +185,7 @@ impl ConsumeSession {
         const NEVER_GIVEN: u64 = u64::MAX / 2;
         let confirmed_acks = vec![one(NEVER_GIVEN)];
         self.send(v1::ConsumeRequest { confirmed_acks, ..Default::default() }).await?;
-        match self.settled(NEVER_GIVEN).await {
-            Err(failure) if failure.is_lost() || failure.code == "no_answer" => Err(failure),
-            _ => Ok(()),
-        }
+        self.answer_to(NEVER_GIVEN).await.map(drop)
     }
 
     /// Ends the session in good order and reads what was still on its way.

@@ -25,7 +25,7 @@ const READY_WITHIN: Duration = Duration::from_secs(30);
 /// Longest from SIGTERM to the end.
 const STOP_WITHIN: Duration = Duration::from_secs(30);
 /// How much of a server's log a failure shows.
-const LOG_SHOWN_BYTES: u64 = 8 * 1024;
+const LOG_SHOWN_BYTES: u64 = 2 * 1024;
 
 /// How a server is started.
 #[derive(Clone, Debug)]

@@ -65,7 +65,7 @@ impl TypedMetric for TimeHistogram {
 
 impl EncodeMetric for TimeHistogram {
     fn encode(&self, mut encoder: MetricEncoder<'_>) -> fmt::Result {
-        let mut buckets = [(f64::MAX, 0); BOUNDS_US.len() + 1];
+        let mut buckets = [(f64::INFINITY, 0); BOUNDS_US.len() + 1];
         for (at, bucket) in buckets.iter_mut().enumerate() {
             if let Some(us) = BOUNDS_US.get(at) {
                 bucket.0 = *us as f64 / 1e6;

@@ -151,6 +151,7 @@ async fn every_metric_is_in_the_catalogue_and_every_line_of_it_is_scraped() {
             assert!(series.is_some_and(|s| s.contains(&format!("{label}=\""))), "{}: {series:?} lacks {label}", line.name);
         }
     }
+    assert!(text.contains("le=\"+Inf\"") && text.contains("le=\"0.0002\""), "{text}");
     let known = text.lines().filter(|l| l.starts_with("# TYPE")).count();
     assert_eq!(known, CATALOGUE.len(), "a metric is not in the catalogue");
 }

@@ -137,8 +137,8 @@ async fn tls_1_2_is_refused_with_the_alert_that_says_so() {
     let mut answer = Vec::new();
     let _ = stream.read_to_end(&mut answer).await;
     assert!(!answer.windows(4).any(|w| w == b"HTTP"), "{answer:?}");
-    let metrics = server.metrics().await;
-    assert!(metrics.contains("acb_connections_refused_total 2"), "{metrics}");
+    let counted = || async { server.metrics().await.contains("acb_connections_refused_total 2") };
+    crate::support::wait_until("both refusals are counted", counted, |both| *both).await;
 }
 
 #[tokio::test]

@@ -1,1 +1,199 @@
-//! Being written.
+//! The program itself: its command line, its settings, its screen, its signals, its exit codes.
+
+use std::{
+    fs,
+    io::Read as _,
+    os::unix::fs::PermissionsExt as _,
+    path::Path,
+    process::{Child, Command, Output, Stdio},
+    time::{Duration, Instant},
+};
+
+fn program(folder: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_acb-server"));
+    command.current_dir(folder).stdin(Stdio::null()).env_remove("ACB_CONFIG");
+    command
+}
+
+fn run(folder: &Path, args: &[&str]) -> Output {
+    program(folder).args(args).output().unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+/// A running program. Killed when the test ends, whatever happens.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+impl Running {
+    /// Starts on ports of the system's choice and waits for the screen.
+    fn start(folder: &Path, args: &[&str]) -> (Self, String) {
+        let fixed = ["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"];
+        let mut child = program(folder).args(fixed).args(args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut out = child.stdout.take().unwrap();
+        let running = Self(child);
+        let mut screen = Vec::new();
+        let mut some = [0; 4096];
+        // The screen comes in one piece when the server is ready.
+        let n = out.read(&mut some).unwrap();
+        screen.extend_from_slice(&some[..n]);
+        (running, text(&screen))
+    }
+
+    fn signal(&self, signal: &str) {
+        assert!(Command::new("kill").args([signal, &self.0.id().to_string()]).status().unwrap().success());
+    }
+
+    fn code(mut self) -> (Option<i32>, String) {
+        let started = Instant::now();
+        loop {
+            if let Some(status) = self.0.try_wait().unwrap() {
+                let mut log = String::new();
+                self.0.stderr.take().unwrap().read_to_string(&mut log).unwrap();
+                return (status.code(), log);
+            }
+            assert!(started.elapsed() < Duration::from_secs(15), "the program did not end");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+#[test]
+fn the_settings_are_printed_with_who_said_so() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("acb.toml"), "[server]\nlisten = \"127.0.0.1:9000\"\n[auth]\naccess_token_ttl = \"2h\"\n").unwrap();
+    let output = program(folder.path())
+        .args(["config", "--log-format", "json"])
+        .env("ACB_SERVER_LISTEN", "127.0.0.1:9001")
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let printed = text(&output.stdout);
+    let line = |key: &str| printed.lines().find(|l| l.starts_with(key)).unwrap_or_else(|| panic!("{key} in {printed}"));
+    assert!(line("listen").contains("9001") && line("listen").ends_with("# ACB_SERVER_LISTEN"), "{printed}");
+    assert!(line("access_token_ttl").ends_with("# acb.toml"), "{printed}");
+    assert!(line("format").ends_with("# --log-format"), "{printed}");
+    assert!(line("data_dir").ends_with("# default"), "{printed}");
+}
+
+#[test]
+fn wrong_settings_are_told_together_and_end_with_2() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("acb.toml"), "[server]\nlisen = \"x\"\n[edge]\nconnections_max = \"many\"\n").unwrap();
+    let output = run(folder.path(), &["--set", "edge.hot_runtime=1"]);
+    assert_eq!(output.status.code(), Some(2));
+    let told = text(&output.stderr);
+    for part in [
+        "3 problems with the settings",
+        "acb.toml: server.lisen: no such key; did you mean server.listen?",
+        "acb.toml: edge.connections_max: \"many\" is no number",
+        "--set: edge.hot_runtime: no such key; did you mean edge.hot_runtimes?",
+    ] {
+        assert!(told.contains(part), "{part:?} is not in {told}");
+    }
+    assert!(!folder.path().join("acb-data").exists(), "nothing was started");
+}
+
+#[test]
+fn an_address_that_others_reach_is_refused_without_tls_or_a_word() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = run(folder.path(), &["--listen", "0.0.0.0:0"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(text(&output.stderr).contains("needs TLS") && text(&output.stderr).contains("--allow-plaintext"), "{output:?}");
+    let output = run(folder.path(), &["--listen", "0.0.0.0:0", "--allow-plaintext", "--dev"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stderr).contains("loopback only"), "{output:?}");
+    let output = run(folder.path(), &["--tls-certificate", "c.pem", "--tls-key", "k.pem"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stderr).contains("TLS: certificates in c.pem"), "{output:?}");
+    let (running, screen) = Running::start(folder.path(), &["--listen", "0.0.0.0:0", "--allow-plaintext"]);
+    assert!(screen.contains("!! Plain text on an address that others can reach"), "{screen}");
+    running.signal("-TERM");
+    assert_eq!(running.code().0, Some(0));
+}
+
+#[test]
+fn the_first_start_shows_an_admin_key_once_and_keeps_it_in_a_file_when_asked() {
+    let folder = tempfile::tempdir().unwrap();
+    let key_file = folder.path().join("admin.key");
+    let (running, screen) = Running::start(folder.path(), &["--admin-key-file", "admin.key"]);
+    let key = screen.split_whitespace().find(|w| w.starts_with("acb_default_")).expect("a key is shown").to_owned();
+    assert!(screen.contains("is ready") && screen.contains("acb login --key"), "{screen}");
+    assert_eq!(fs::read_to_string(&key_file).unwrap().trim(), key);
+    assert_eq!(fs::metadata(&key_file).unwrap().permissions().mode() & 0o777, 0o600);
+    running.signal("-TERM");
+    let (code, log) = running.code();
+    assert_eq!(code, Some(0), "{log}");
+    assert!(!log.contains(&key), "the key reached the log");
+    fs::remove_file(&key_file).unwrap();
+    let (running, screen) = Running::start(folder.path(), &["--admin-key-file", "admin.key"]);
+    assert!(!screen.contains("acb_default_") && !key_file.exists(), "{screen}");
+    drop(running);
+    let (running, screen) = Running::start(folder.path(), &["--new-admin-key"]);
+    assert!(screen.contains("acb_default_") && !screen.contains(&key), "{screen}");
+    drop(running);
+}
+
+#[test]
+fn development_mode_says_so_loudly_and_shows_no_key() {
+    let folder = tempfile::tempdir().unwrap();
+    let (running, screen) = Running::start(folder.path(), &["--dev", "--manual-clock"]);
+    assert!(screen.contains("!! --dev: nobody is asked for credentials"), "{screen}");
+    assert!(screen.contains("!! --manual-clock") && !screen.contains("acb_default_"), "{screen}");
+    running.signal("-INT");
+    assert_eq!(running.code().0, Some(0));
+    let output = run(folder.path(), &["--manual-clock"]);
+    assert_eq!(output.status.code(), Some(2));
+}
+
+#[test]
+fn a_second_server_is_told_that_the_folder_or_the_port_is_taken() {
+    let folder = tempfile::tempdir().unwrap();
+    let (running, screen) = Running::start(folder.path(), &[]);
+    let output = run(folder.path(), &["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stderr).contains("acb-data"), "{output:?}");
+    let address = screen.split("acb://").nth(1).unwrap().split_whitespace().next().unwrap().to_owned();
+    let other = tempfile::tempdir().unwrap();
+    let output = run(other.path(), &["--listen", &address, "--admin-listen", "127.0.0.1:0"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stderr).contains("is another server running?"), "{output:?}");
+    drop(running);
+}
+
+#[test]
+fn a_killed_server_starts_again_on_its_folder() {
+    let folder = tempfile::tempdir().unwrap();
+    let (running, _) = Running::start(folder.path(), &[]);
+    running.signal("-KILL");
+    assert_eq!(running.code().0, None);
+    let (running, screen) = Running::start(folder.path(), &[]);
+    assert!(screen.contains("is ready"), "{screen}");
+    running.signal("-TERM");
+    assert_eq!(running.code().0, Some(0));
+}
+
+#[test]
+fn the_log_is_json_when_nobody_looks() {
+    let folder = tempfile::tempdir().unwrap();
+    let (running, _) = Running::start(folder.path(), &[]);
+    running.signal("-TERM");
+    let (_, log) = running.code();
+    let line: serde_json::Value = serde_json::from_str(log.lines().last().unwrap()).unwrap();
+    assert_eq!((line["message"].as_str(), line["clean"].as_bool()), (Some("stopped"), Some(true)), "{log}");
+}
+
+#[test]
+fn the_version_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = run(folder.path(), &["--version"]);
+    assert_eq!(text(&output.stdout).trim(), format!("acb-server {}", env!("CARGO_PKG_VERSION")));
+}

@@ -541,11 +541,7 @@ impl Model {
     fn open(&mut self) -> Seq {
         self.world.disk.heal();
         if std::env::var_os("ACB_LOG_TRACE").is_some() {
-            for event in self.world.disk.take_trace() {
-                if let acb_log::Event::Rename { .. } | acb_log::Event::Remove { .. } | acb_log::Event::SyncDir { .. } = event {
-                    eprintln!("{event:?}");
-                }
-            }
+            self.world.disk.take_trace().iter().for_each(|event| eprintln!("{event:?}"));
             self.world.disk.start_trace();
         }
         let opened = self.world.try_open().unwrap_or_else(|e| panic!("step {}: the log does not open: {e}", self.steps));
