@@ -15,11 +15,11 @@ color=auto
 step_fmt() { cargo fmt --all --check -- --color "$color"; }
 
 # The product: every lint.
-step_clippy() { cargo clippy --quiet --workspace "${locked[@]}" -- -D warnings; }
+step_clippy() { cargo clippy --quiet --keep-going --workspace "${locked[@]}" -- -D warnings; }
 
 # And with it its tests, which may call what clippy.toml bans: a test owns its tasks and its time.
 step_clippy-tests() {
-    cargo clippy --quiet --workspace --all-targets --features "$test_features" "${locked[@]}" -- \
+    cargo clippy --quiet --keep-going --workspace --all-targets --features "$test_features" "${locked[@]}" -- \
         -D warnings -A clippy::disallowed_methods -A clippy::disallowed_types
 }
 
@@ -33,7 +33,7 @@ step_deny() { cargo deny --log-level error check --hide-inclusion-graph licenses
 step_spelling() { typos; }
 step_links() { scripts/check-links.py; }
 step_shell() { shellcheck --external-sources --source-path=scripts scripts/*.sh .ci/run; }
-step_docs() { RUSTDOCFLAGS="-D warnings" cargo doc --quiet --workspace --no-deps "${locked[@]}"; }
+step_docs() { RUSTDOCFLAGS="-D warnings" cargo doc --quiet --keep-going --workspace --no-deps "${locked[@]}"; }
 
 steps=("$@")
 [ ${#steps[@]} -gt 0 ] || steps=(fmt spelling links shell deny proto tidy generated clippy clippy-tests docs)

@@ -13,7 +13,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use acb_sdk::{Client, Credentials, Durability, Message, Receipt, StartAt, Subscription};
+use acb_sdk::{Client, Credentials, Durability, Message, Receipt, StartAt, Subscription, SubscriptionSpec};
 use anyhow::{Context as _, Result, bail, ensure};
 use bytes::Bytes;
 
@@ -56,9 +56,8 @@ pub(crate) async fn load(plan: Plan) -> Result<(Outcome, Option<u64>)> {
         _ => {
             let probe = acb.connect("bench-probe").await?;
             probe
-                .subscribe(PROBE)
-                .filter("probe.nothing")
-                .create()
+                .subscriptions()
+                .create(SubscriptionSpec::new(PROBE).filter("probe.nothing"))
                 .await?;
             let before = probe.subscriptions().get(PROBE).await?.next_seq;
             let outcome = Box::pin(acb.durable(&plan)).await?;
@@ -66,6 +65,13 @@ pub(crate) async fn load(plan: Plan) -> Result<(Outcome, Option<u64>)> {
             Ok((outcome, Some(stored)))
         }
     }
+}
+
+/// The key that the server wrote at its first start: authentication is on, as in production.
+fn enrolment_key(address: &str) -> Result<String> {
+    let path = crate::server::acb::key_file(address);
+    let key = std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    Ok(key.trim().to_owned())
 }
 
 struct Acb {
@@ -86,7 +92,7 @@ impl Acb {
             Shape::OneInFlight { .. } | Shape::RequestReply { .. } | Shape::Idle { .. } => 16,
         };
         let mut builder = Client::builder(format!("acb://{}", plan.address))
-            .credentials(Credentials::dev("default", agent))
+            .credentials(Credentials::enrolment_key(enrolment_key(&plan.address)?, agent))
             .publish_window(u32::try_from(window)?, WINDOW_BYTES)
             .credits(ACK_WINDOW as u32, CREDIT_BYTES);
         if plan.case.one_frame {
@@ -107,9 +113,10 @@ impl Acb {
 
     async fn publisher(&self, number: usize) -> Result<Publisher> {
         let client = self.connect(&format!("bench-p{number}")).await?;
+        let publisher = client.messages().publisher(TOPIC).durability(self.level()).build()?;
         Ok(Publisher {
             client,
-            level: self.level(),
+            publisher,
             keys: self.plan.case.keyed.then(Keys::new),
         })
     }
@@ -117,12 +124,11 @@ impl Acb {
     async fn receiver(&self, number: usize) -> Result<Receiver> {
         let client = self.connect(&format!("bench-r{number}")).await?;
         let name = format!("d{number}");
-        let subscription = client
-            .subscribe(&name)
-            .filter("b.>")
-            .start_at(StartAt::All)
-            .open()
+        client
+            .subscriptions()
+            .create(SubscriptionSpec::new(&name).filter("b.>").start_at(StartAt::All))
             .await?;
+        let subscription = client.subscribe(&name).open().await?;
         Ok(Receiver {
             client,
             name,
@@ -164,24 +170,21 @@ impl Acb {
 
     async fn request_reply(&self, plan: &Plan, clients: usize) -> Result<Outcome> {
         let responder = self.connect(RESPONDER).await?;
-        responder.agents().register().await?;
+        responder.agents().register(RESPONDER).send().await?;
         let mut inbox = responder.inbox().open().await?;
         tokio::spawn(async move {
-            while let Some(request) = inbox.next().await? {
+            while let Some(request) = inbox.next().await {
+                let request = request?;
                 // The receipt is dropped: the requester's own deadline watches over the reply.
-                responder
-                    .messages()
-                    .reply(&request, request.payload())
-                    .durability(Durability::Written)
-                    .send()
-                    .await?;
-                request.ack();
+                drop(request.reply(request.payload())?.durability(Durability::Written).send().await?);
+                request.ack()?;
             }
             Ok::<_, anyhow::Error>(())
         });
         let requesters = publish::open_many(clients, |number| async move {
-            let client = self.connect(&format!("bench-q{number}")).await?;
-            client.agents().register().await?;
+            let agent = format!("bench-q{number}");
+            let client = self.connect(&agent).await?;
+            client.agents().register(&agent).send().await?;
             Ok(Requester { client })
         })
         .await?;
@@ -190,8 +193,9 @@ impl Acb {
 
     /// A registered agent with both hot streams open: it has published once and listens to its inbox.
     async fn idle(&self, number: usize) -> Result<(Client, Subscription)> {
-        let client = self.connect(&format!("bench-i{number}")).await?;
-        client.agents().register().await?;
+        let agent = format!("bench-i{number}");
+        let client = self.connect(&agent).await?;
+        client.agents().register(&agent).send().await?;
         let inbox = client.inbox().open().await?;
         let receipt = client
             .messages()
@@ -214,7 +218,7 @@ async fn lean(plan: &Plan, publisher: Publisher) -> Result<Outcome> {
         drop(publisher.publish(payload.clone()).await?);
         published += 1;
     }
-    publisher.client.messages().flush().await?;
+    publisher.client.messages().flush().await;
     let measured = meter.stop()?;
     // `flush` fails when one was refused; the stored count is compared by the caller.
     Ok(Outcome {
@@ -230,7 +234,7 @@ async fn lean(plan: &Plan, publisher: Publisher) -> Result<Outcome> {
 
 struct Publisher {
     client: Client,
-    level: Durability,
+    publisher: acb_sdk::Publisher,
     keys: Option<Keys>,
 }
 
@@ -238,15 +242,10 @@ impl Publish for Publisher {
     type Receipt = Receipt;
 
     async fn publish(&self, payload: Bytes) -> Result<Receipt> {
-        let mut message = self
-            .client
-            .messages()
-            .publish(TOPIC, payload)
-            .durability(self.level);
-        if let Some(keys) = &self.keys {
-            message = message.idempotency_key(keys.next());
-        }
-        Ok(message.send().await?)
+        Ok(match &self.keys {
+            Some(keys) => self.publisher.publish_keyed(&keys.next(), payload).await?,
+            None => self.publisher.publish(payload).await?,
+        })
     }
 
     async fn settle(receipt: Receipt) -> Result<()> {
@@ -265,18 +264,15 @@ impl Receive for Receiver {
     type Delivery = Message;
 
     async fn next(&mut self) -> Result<Message> {
-        self.subscription
-            .next()
-            .await?
-            .context("the subscription ended")
+        Ok(self.subscription.next().await.context("the subscription ended")??)
     }
 
     fn payload(delivery: &Message) -> &[u8] {
-        delivery.payload()
+        delivery.payload_ref()
     }
 
     async fn ack(&mut self, delivery: Message) -> Result<()> {
-        delivery.ack();
+        delivery.ack()?;
         Ok(())
     }
 
@@ -312,8 +308,6 @@ impl Request for Requester {
             .durability(Durability::Written)
             .send()
             .await?;
-        let bytes = Bytes::copy_from_slice(reply.payload());
-        reply.ack();
-        Ok(bytes)
+        Ok(reply.payload())
     }
 }

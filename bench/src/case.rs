@@ -175,7 +175,6 @@ pub(crate) struct Case {
     /// Payload bytes.
     pub(crate) payload: usize,
     /// Each of our publish frames carries one message: what many small producers look like.
-    #[cfg_attr(not(feature = "sdk"), expect(dead_code, reason = "read by acb.rs"))]
     pub(crate) one_frame: bool,
     /// Each message has a deduplication key of its own.
     pub(crate) keyed: bool,

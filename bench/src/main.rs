@@ -15,15 +15,7 @@
     clippy::disallowed_methods,
     reason = "a benchmark measures real time and its load programs own their tasks"
 )]
-#![cfg_attr(
-    not(any(feature = "peers", feature = "sdk")),
-    allow(dead_code, reason = "without any client there is no load to run")
-)]
 
-#[cfg(feature = "sdk")]
-mod acb;
-#[cfg(not(feature = "sdk"))]
-#[path = "acb_absent.rs"]
 mod acb;
 mod case;
 mod cli;

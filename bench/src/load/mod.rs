@@ -32,7 +32,6 @@ pub(crate) struct Plan {
     /// The case.
     pub(crate) case: &'static Case,
     /// Level (ours only).
-    #[cfg_attr(not(feature = "sdk"), expect(dead_code, reason = "read by acb.rs"))]
     pub(crate) mode: Mode,
     /// How the client publishes.
     pub(crate) form: Form,

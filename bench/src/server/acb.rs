@@ -14,12 +14,19 @@ use super::{Place, ask};
 pub(super) fn command(program: &Path, place: &Place) -> Result<Command> {
     let mut command = Command::new(program);
     command
-        .arg("--dev")
         .args(["--listen", &place.address()])
+        .arg("--admin-key-file")
+        .arg(key_file(&place.address()))
         .args(["--admin-listen", &place.admin()])
         .arg("--data-dir")
         .arg(place.store());
     Ok(command)
+}
+
+/// Where the server writes the key of its first start: load programs and server agree by the address alone.
+pub(crate) fn key_file(address: &str) -> std::path::PathBuf {
+    let port = address.rsplit(':').next().unwrap_or(address);
+    std::env::temp_dir().join(format!("acb-bench-{port}.key"))
 }
 
 /// It is ready when its admin listener says so.

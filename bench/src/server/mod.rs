@@ -3,7 +3,7 @@
 //! A fresh server per run rather than a long-lived one with its stream deleted: every run of both sides then
 //! begins in the same state, and nothing of a run is left on the disk or in memory for the next.
 
-mod acb;
+pub(crate) mod acb;
 mod nats;
 mod redis;
 

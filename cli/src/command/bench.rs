@@ -89,14 +89,19 @@ impl Measured {
     fn json(&self, size: u32) -> Value {
         json!({
             "messages": self.messages,
-            "seconds": self.seconds,
-            "per_second": self.rate(),
-            "mib_per_second": self.rate() * f64::from(size) / 1_048_576.0,
+            "seconds": rounded(self.seconds),
+            "per_second": rounded(self.rate()),
+            "mib_per_second": rounded(self.rate() * f64::from(size) / 1_048_576.0),
             "p50_ms": self.ms(0.5),
             "p99_ms": self.ms(0.99),
             "max_ms": self.ms(1.0),
         })
     }
+}
+
+/// With three places: more is noise.
+fn rounded(value: f64) -> f64 {
+    (value * 1e3).round() / 1e3
 }
 
 fn micros() -> Result<Histogram<u64>> {

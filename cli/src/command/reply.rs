@@ -51,10 +51,16 @@ pub(crate) async fn run(args: ReplyArgs, context: &Context) -> Result {
     let need = if args.topics.is_empty() { Use::OwnInbox } else { Use::Long };
     let (target, client) = context.connect_to(need).await?;
     let named = context.global.agent.is_some();
-    let guest = context.or_stop(Guest::of(&client, &target, named)).await??;
+    // Only an inbox needs a registration.
+    let guest = match need {
+        Use::OwnInbox => Some(context.or_stop(Guest::of(&client, &target, named)).await??),
+        Use::Short | Use::Long => None,
+    };
     let subscription = context.or_stop(open(&args, &client)).await??;
-    let what = if args.topics.is_empty() { format!("its inbox: acb request {} …", guest.agent) } else { args.topics.join(" ") };
-    context.out.note(&format!("{} answers on {what}", guest.agent));
+    context.out.note(&match &guest {
+        Some(Guest { agent, .. }) => format!("{agent} answers in its inbox; ask it with: acb request {agent} …"),
+        None => format!("answering on {}", args.topics.join(" ")),
+    });
     let (parallel, args) = (usize::from(args.parallel), Arc::new(args));
     let handling = subscription.for_each(parallel, |message| {
         let args = Arc::clone(&args);
@@ -66,7 +72,9 @@ pub(crate) async fn run(args: ReplyArgs, context: &Context) -> Result {
         () = context.stop.cancelled() => Ok(()),
     };
     let drained = client.drain().await;
-    guest.leave(&client).await;
+    if let Some(guest) = guest {
+        guest.leave(&client).await;
+    }
     outcome?;
     Ok(drained?)
 }

@@ -63,6 +63,8 @@ pub(crate) struct Settle {
     lost: VecDeque<u64>,
     credit: Option<(u32, u64)>,
     reauth: Option<Outgoing>,
+    /// Acks that were sent to be confirmed before the stream ends, and are not.
+    last: Vec<(u64, u32)>,
     /// Messages that are being handled or wait for it, whose leases are renewed, and since when.
     held: BTreeMap<u64, Instant>,
     /// The present stream; a body of another one ends.
@@ -217,7 +219,11 @@ impl Settle {
 
     /// Whether something may not have reached the bus.
     pub(crate) fn has_unsaid(&self) -> bool {
-        !(self.acks.is_empty() && self.releases.is_empty() && self.negatives.is_empty() && self.recent.is_empty())
+        !(self.acks.is_empty()
+            && self.releases.is_empty()
+            && self.negatives.is_empty()
+            && self.recent.is_empty()
+            && self.last.is_empty())
     }
 
     fn urge(&mut self) -> Option<Waker> {
@@ -240,7 +246,7 @@ impl Settle {
     pub(crate) fn opened(&mut self, resumed: bool) -> (Lease, Option<Waker>) {
         self.ready = true;
         if resumed {
-            for (_, first, count) in self.recent.drain(..) {
+            for (first, count) in self.recent.drain(..).map(|(_, f, c)| (f, c)).chain(self.last.drain(..)) {
                 self.acks.add_range(first, count);
             }
             self.confirmed_unsent = self.confirmed.len() as u32;
@@ -252,6 +258,7 @@ impl Settle {
             self.releases.clear();
             self.negatives.clear();
             self.recent.clear();
+            self.last.clear();
             self.lost.clear();
             self.held.clear();
             (self.acked_messages, self.acked_bytes) = (0, 0);
@@ -278,7 +285,7 @@ impl Settle {
     /// The server answered settlements. Gives whether anybody waited for it.
     pub(crate) fn settled(&mut self, first_seq: u64, count: u32, error: Option<&Error>) -> bool {
         let range = first_seq..first_seq.saturating_add(u64::from(count));
-        let mut waited = false;
+        let mut waited = !self.last.is_empty() && self.confirm_last(first_seq, range.end);
         let mut at = 0;
         while at < self.confirmed.len() {
             if self.confirmed[at].sent && range.contains(&self.confirmed[at].seq) {
@@ -289,7 +296,7 @@ impl Settle {
                 at += 1;
             }
         }
-        if error.is_some_and(|e| e.code() == ErrorCode::LeaseLost) {
+        if error.is_some_and(|e| e.code() == ErrorCode::LeaseLost) && !self.leaving {
             let gone: Vec<u64> = self.held.range(range).map(|(seq, _)| *seq).collect();
             for seq in gone {
                 self.held.remove(&seq);
@@ -300,6 +307,33 @@ impl Settle {
             }
         }
         waited
+    }
+
+    /// Some of the last acks are on disk, or nobody's any more. Gives whether they were among them.
+    fn confirm_last(&mut self, from: u64, to: u64) -> bool {
+        let mut hit = false;
+        let mut left = Vec::with_capacity(self.last.len());
+        for (first, count) in self.last.drain(..) {
+            let end = first + u64::from(count);
+            if end <= from || first >= to {
+                left.push((first, count));
+                continue;
+            }
+            hit = true;
+            if first < from {
+                left.push((first, (from - first) as u32));
+            }
+            if end > to {
+                left.push((to, (end - to) as u32));
+            }
+        }
+        self.last = left;
+        if self.last.is_empty()
+            && let Some(waker) = self.waker.take()
+        {
+            waker.wake();
+        }
+        hit
     }
 
     /// The linger is over.
@@ -324,7 +358,7 @@ impl Settle {
                 }
                 self.flush = false;
             }
-            if self.leaving {
+            if self.leaving && self.last.is_empty() {
                 return Next::End;
             }
         }
@@ -332,7 +366,7 @@ impl Settle {
             Some(waker) => waker.clone_from(cx.waker()),
             none => *none = Some(cx.waker().clone()),
         }
-        if self.ready && !self.acks.is_empty() {
+        if self.ready && !self.leaving && !self.acks.is_empty() {
             self.lingering = true;
             return Next::Linger;
         }
@@ -347,9 +381,20 @@ impl Settle {
             convert::put_credit(&mut out, messages, bytes);
         }
         self.forget_old(now);
+        if self.leaving {
+            // Said once more and answered this time: nothing that was done shall come again for want of a last word.
+            for (_, first, count) in self.recent.drain(..) {
+                self.acks.add_range(first, count);
+            }
+        }
         let acks = self.acks.take(left);
         left -= acks.len();
         for (first, count) in acks {
+            if self.leaving {
+                put_range(&mut out, RangeField::ConfirmedAck, first, count);
+                self.last.push((first, count));
+                continue;
+            }
             put_range(&mut out, RangeField::Ack, first, count);
             if self.recent.len() == RECENT_MAX {
                 self.recent.pop_front();

@@ -136,16 +136,38 @@ mod tests {
     #[test]
     fn every_flag_reaches_its_key() {
         let cli = Cli::parse_from([
-            "acb-server", "--listen", "127.0.0.1:1", "--admin-listen", "127.0.0.1:2", "--data-dir", "d",
-            "--tls-certificate", "c", "--tls-key", "k", "--allow-plaintext", "--log-format", "json", "--log-filter",
-            "debug", "--set", "edge.hot_runtimes=3",
+            "acb-server",
+            "--listen",
+            "127.0.0.1:1",
+            "--admin-listen",
+            "127.0.0.1:2",
+            "--data-dir",
+            "d",
+            "--tls-certificate",
+            "c",
+            "--tls-key",
+            "k",
+            "--allow-plaintext",
+            "--log-format",
+            "json",
+            "--log-filter",
+            "debug",
+            "--set",
+            "edge.hot_runtimes=3",
         ]);
         let (values, problems) = cli.settings.values([]);
         assert!(problems.is_empty(), "{problems:?}");
         let of = |path| values.get(path).map(|(text, _)| text.to_owned()).unwrap_or_default();
         let paths = [
-            "server.listen", "server.admin_listen", "storage.data_dir", "tls.certificate", "tls.key",
-            "server.allow_plaintext", "log.format", "log.filter", "edge.hot_runtimes",
+            "server.listen",
+            "server.admin_listen",
+            "storage.data_dir",
+            "tls.certificate",
+            "tls.key",
+            "server.allow_plaintext",
+            "log.format",
+            "log.filter",
+            "edge.hot_runtimes",
         ];
         let read: Vec<String> = paths.into_iter().map(of).collect();
         assert_eq!(read, ["127.0.0.1:1", "127.0.0.1:2", "d", "c", "k", "true", "json", "debug", "3"]);

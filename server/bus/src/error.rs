@@ -188,7 +188,8 @@ mod tests {
 
     #[test]
     fn what_is_about_the_callers_things_is_told() {
-        let store = StoreError::new(ErrorCode::SubscriptionExists, "subscription.create", "subscription a has other filters");
+        let store =
+            StoreError::new(ErrorCode::SubscriptionExists, "subscription.create", "subscription a has other filters");
         assert_eq!(AppError::from(store).message(), "subscription a has other filters");
     }
 

@@ -159,9 +159,8 @@ impl Presence {
     /// How many agents of each tenant are online.
     pub fn active(&self) -> Vec<(TenantId, usize)> {
         let tenants = self.tenants.read();
-        let online = |agents: &Agents| {
-            agents.values().filter(|e| self.seen_entry(e).status == AgentStatus::Online).count()
-        };
+        let online =
+            |agents: &Agents| agents.values().filter(|e| self.seen_entry(e).status == AgentStatus::Online).count();
         tenants.iter().map(|(tenant, agents)| (tenant.clone(), online(agents))).collect()
     }
 

@@ -19,7 +19,11 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     args::{Cli, Command, Switches},
     boot, check,
-    config::{Config, load::{Problem, Values}, print},
+    config::{
+        Config,
+        load::{Problem, Values},
+        print,
+    },
     edge::fd_limit,
     server::{ServerBuilder, ServerHandle},
     shutdown::Clean,
@@ -78,7 +82,11 @@ fn serve(config: Config, switches: &Switches) -> ExitCode {
     if let Some(files) = files
         && (files as usize) < config.edge.connections_max
     {
-        tracing::warn!(files, connections_max = config.edge.connections_max, "fewer open files than connections are allowed");
+        tracing::warn!(
+            files,
+            connections_max = config.edge.connections_max,
+            "fewer open files than connections are allowed"
+        );
     }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
@@ -156,7 +164,7 @@ fn listen_for_signals(stop: CancellationToken, hurry: CancellationToken) -> io::
             token.cancel();
         }
     };
-    #[allow(clippy::disallowed_methods, reason = "lives as long as the process")]
+    #[expect(clippy::disallowed_methods, reason = "lives as long as the process")]
     tokio::spawn(task);
     Ok(())
 }
@@ -177,7 +185,9 @@ fn screen(handle: &ServerHandle, config: &Config, switches: &Switches) -> String
         data.display(),
     );
     if !local && !tls {
-        s.push_str("\n  !! Plain text on an address that others can reach: tokens and messages can be read on the way.\n");
+        s.push_str(
+            "\n  !! Plain text on an address that others can reach: tokens and messages can be read on the way.\n",
+        );
     }
     if switches.dev {
         s.push_str(
@@ -185,11 +195,18 @@ fn screen(handle: &ServerHandle, config: &Config, switches: &Switches) -> String
              !! of any tenant. Do not keep anything here that matters.\n",
         );
         if switches.manual_clock {
-            let _ = writeln!(s, "  !! --manual-clock: time stands until POST http://{}/advance?ms=1000", handle.admin_address());
+            let _ = writeln!(
+                s,
+                "  !! --manual-clock: time stands until POST http://{}/advance?ms=1000",
+                handle.admin_address()
+            );
         }
         let _ = writeln!(s, "\n  Try it:  acb agents ls");
     } else if let Some(key) = handle.admin_key() {
-        let _ = writeln!(s, "\n  An admin key was made for the tenant \"default\". It is shown this once; keep it:\n\n    {key}");
+        let _ = writeln!(
+            s,
+            "\n  An admin key was made for the tenant \"default\". It is shown this once; keep it:\n\n    {key}"
+        );
         if let Some(path) = &switches.admin_key_file {
             let _ = writeln!(s, "\n  It is also in {}.", path.display());
         }

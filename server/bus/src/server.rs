@@ -7,7 +7,7 @@ use std::{
     sync::Arc,
 };
 
-use acb_ports::{Clock, IdSource, ManualClock, MessageLog, MetadataStore, SystemClock, SystemIds, metadata::ROWS_MAX};
+use acb_ports::{Clock, IdSource, ManualClock, MessageLog, MetadataStore, SystemClock, SystemIds, metadata::{AgentFilter, ROWS_MAX}};
 use acb_types::{ErrorCode, TenantId};
 use tokio_util::sync::CancellationToken;
 
@@ -152,7 +152,9 @@ impl ServerBuilder {
         let config = &self.config;
         if self.mode == Mode::Dev && !config.server.listen.ip().is_loopback() {
             let listen = config.server.listen;
-            return Err(StartError::Refused(format!("--dev asks nobody who they are, so it listens on loopback only, not on {listen}")));
+            return Err(StartError::Refused(format!(
+                "--dev asks nobody who they are, so it listens on loopback only, not on {listen}"
+            )));
         }
         if self.manual.is_some() && self.mode != Mode::Dev {
             return Err(StartError::Refused("--manual-clock goes with --dev only".to_owned()));
@@ -200,7 +202,8 @@ impl ServerBuilder {
         })?);
         let admin_key = self.admin_key(&app).await?;
 
-        let (stop_accepting, drain, kill) = (CancellationToken::new(), CancellationToken::new(), CancellationToken::new());
+        let (stop_accepting, drain, kill) =
+            (CancellationToken::new(), CancellationToken::new(), CancellationToken::new());
         let readiness = router::Readiness::default();
         let (services, health) = grpc::routes(&app, &tasks)?;
         let hot = hot_routes(&delivery, &auth, &presence, &self.clock, &metrics, &drain);
@@ -223,6 +226,7 @@ impl ServerBuilder {
             readiness: readiness.clone(),
             metrics,
             presence,
+            delivery: Arc::clone(&delivery),
             clock: Arc::clone(&self.clock),
             started_mono_ms: self.clock.now().mono_ms,
             manual: self.manual.clone(),
@@ -287,7 +291,7 @@ impl ServerBuilder {
             for tenant in &tenants {
                 let mut after = None;
                 loop {
-                    let agents = metadata.agent_list(&tenant.id, &Default::default(), after.as_ref(), ROWS_MAX).await?;
+                    let agents = metadata.agent_list(&tenant.id, &AgentFilter::default(), after.as_ref(), ROWS_MAX).await?;
                     for row in &agents {
                         presence.known(&tenant.id, &row.spec.id, row.incarnation);
                     }
@@ -387,7 +391,10 @@ fn listen(address: SocketAddr) -> Result<TcpListener, StartError> {
 }
 
 fn write_secret(path: &std::path::Path, secret: &str) -> io::Result<()> {
-    use std::{io::Write as _, os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _}};
+    use std::{
+        io::Write as _,
+        os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _},
+    };
     let mut file = std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
     // Before the secret is in it: a file that was there keeps its own mode otherwise.
     file.set_permissions(std::fs::Permissions::from_mode(0o600))?;

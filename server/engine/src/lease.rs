@@ -265,7 +265,7 @@ impl LeaseTable {
                 continue;
             }
             let arrived = (delivery + 1).saturating_sub(run.delivery);
-            let mask = run.open.and(&run.given.from_nth(arrived));
+            let mask = run.open.and(&run.given.after_nth(arrived));
             let count = mask.count();
             if count == 0 {
                 continue;
@@ -278,15 +278,7 @@ impl LeaseTable {
             if run.remaining == 0 {
                 self.empty += 1;
             }
-            each(Ended {
-                first: run.first,
-                mask,
-                count,
-                bytes,
-                session,
-                failed: run.failed,
-                losses: run.losses,
-            });
+            each(Ended { first: run.first, mask, count, bytes, session, failed: run.failed, losses: run.losses });
         }
         self.tidy();
     }
@@ -398,7 +390,17 @@ mod tests {
     use super::*;
 
     fn grant(session: u32, delivery: u64, first: Seq, count: u32, now: u64) -> Grant {
-        Grant { session, delivery, first, count, bytes: u64::from(count) * 100, failed: 0, losses: 0, now, deadline: now + 1000 }
+        Grant {
+            session,
+            delivery,
+            first,
+            count,
+            bytes: u64::from(count) * 100,
+            failed: 0,
+            losses: 0,
+            now,
+            deadline: now + 1000,
+        }
     }
 
     fn open(table: &LeaseTable) -> BTreeMap<Seq, (u32, u64)> {

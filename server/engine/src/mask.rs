@@ -84,8 +84,8 @@ impl Mask {
         (from / 64 + 1..8).find(|w| self.0[*w as usize] != 0).map(|w| w * 64 + self.0[w as usize].trailing_zeros())
     }
 
-    /// The positions from the `n`-th (counted from 0) on.
-    pub(crate) fn from_nth(mut self, n: u64) -> Self {
+    /// Its members after the `n` lowest.
+    pub(crate) fn after_nth(mut self, n: u64) -> Self {
         let mut skip = n;
         for word in &mut self.0 {
             let ones = u64::from(word.count_ones());
@@ -148,7 +148,7 @@ mod tests {
         assert_eq!(positions(a.without(&b)), &pa - &pb);
         assert_eq!(a.stretches().collect::<Vec<_>>(), [(3, 70), (200, 201), (448, 512)]);
         for n in 0..=pa.len() {
-            assert_eq!(positions(a.from_nth(n as u64)), pa.iter().copied().skip(n).collect(), "{n}");
+            assert_eq!(positions(a.after_nth(n as u64)), pa.iter().copied().skip(n).collect(), "{n}");
         }
     }
 }

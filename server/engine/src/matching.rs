@@ -63,12 +63,7 @@ struct Node {
 
 impl Node {
     fn new(hashing: &RandomState) -> Self {
-        Self {
-            kids: HashMap::with_hasher(hashing.clone()),
-            star: None,
-            rest: Slots::new(),
-            here: Slots::new(),
-        }
+        Self { kids: HashMap::with_hasher(hashing.clone()), star: None, rest: Slots::new(), here: Slots::new() }
     }
 
     fn is_empty(&self) -> bool {
@@ -338,7 +333,8 @@ mod tests {
 
     fn filter() -> impl Strategy<Value = String> {
         let token = prop_oneof![3 => token(), 1 => Just("*")];
-        (prop::collection::vec(token, 1..4), any::<bool>()).prop_map(|(t, tail)| t.join(".") + if tail { ".>" } else { "" })
+        (prop::collection::vec(token, 1..4), any::<bool>())
+            .prop_map(|(t, tail)| t.join(".") + if tail { ".>" } else { "" })
     }
 
     proptest! {

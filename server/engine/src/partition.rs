@@ -61,6 +61,8 @@ pub(crate) struct Core {
     /// Ephemeral subscriptions whose last session ended.
     pub(crate) ended: SmallVec<[SubscriptionId; 1]>,
     pub(crate) totals: Totals,
+    /// Slot that the survey looks at next.
+    pub(crate) surveyor: u32,
     /// Slots with a piece in hand, while a batch is spread.
     spread: Vec<u32>,
 }
@@ -85,6 +87,7 @@ impl Engine {
                 revived: VecDeque::new(),
                 ended: SmallVec::new(),
                 totals: Totals::default(),
+                surveyor: 0,
                 spread: Vec::new(),
             },
         }
@@ -204,8 +207,7 @@ impl Engine {
             return;
         }
         core.first_seq = first_seq;
-        let slots: Vec<u32> =
-            core.subs.iter().filter(|(_, s)| s.work.is_some()).map(|(slot, _)| slot as u32).collect();
+        let slots: Vec<u32> = core.subs.iter().filter(|(_, s)| s.work.is_some()).map(|(slot, _)| slot as u32).collect();
         for slot in slots {
             core.call_off(slot, 0..first_seq, fx);
             if let Some(sub) = core.subs.get_mut(slot as usize) {
@@ -253,15 +255,7 @@ impl Core {
 
     /// Joins a piece of a batch to the one before it, when that goes to the same subscription and nothing lies between:
     /// many topics under one wildcard are then one delivery.
-    fn gather(
-        &mut self,
-        slot: u32,
-        piece: Piece,
-        body: &Bytes,
-        facts: &Arc<Facts>,
-        now: Now,
-        fx: &mut impl Effects,
-    ) {
+    fn gather(&mut self, slot: u32, piece: Piece, body: &Bytes, facts: &Arc<Facts>, now: Now, fx: &mut impl Effects) {
         let Some(sub) = self.subs.get_mut(slot as usize) else { return };
         if !sub.is_caught_up() {
             return;
@@ -314,7 +308,8 @@ impl Core {
                 self.note_expired(slot, first..first + u64::from(part.count));
                 continue;
             }
-            let given = self.give(slot, None, first, part.count, &body.slice(part.bytes), Attempt::FIRST, facts, now, fx);
+            let given =
+                self.give(slot, None, first, part.count, &body.slice(part.bytes), Attempt::FIRST, facts, now, fx);
             self.leave_unread(slot, first, given, part.count);
             if given < part.count {
                 return;

@@ -34,10 +34,7 @@ pub(crate) struct Back {
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Failure<'a> {
     /// The consumer failed.
-    Nacked {
-        delay: Option<Duration>,
-        reason: &'a str,
-    },
+    Nacked { delay: Option<Duration>, reason: &'a str },
     /// Its time was over.
     LeaseEnded,
     /// The connection was lost.
@@ -260,7 +257,9 @@ mod tests {
     fn waits_follow_the_schedule_between_half_and_whole_and_its_last_entry_repeats() {
         let schedule = limits::RETRY_SCHEDULE;
         let mut jitter = Jitter::new(7);
-        for (failed, whole) in [(1, 1000), (2, 5000), (3, 30_000), (4, 120_000), (5, 600_000), (6, 600_000), (1000, 600_000)] {
+        for (failed, whole) in
+            [(1, 1000), (2, 5000), (3, 30_000), (4, 120_000), (5, 600_000), (6, 600_000), (1000, 600_000)]
+        {
             let (mut low, mut high) = (u64::MAX, 0);
             for _ in 0..1000 {
                 let wait = wait_ms(&schedule, failed, None, &mut jitter);
@@ -276,7 +275,7 @@ mod tests {
         let mut jitter = Jitter::new(7);
         let mut wait = |d| wait_ms(&limits::RETRY_SCHEDULE, 1, Some(d), &mut jitter);
         assert_eq!(wait(Duration::from_millis(1)), 1);
-        assert_eq!(wait(Duration::from_secs(3600)), 3_600_000);
+        assert_eq!(wait(Duration::from_hours(1)), 3_600_000);
         assert_eq!(wait(Duration::MAX), 7 * 86_400_000);
         assert!(wait(Duration::ZERO) >= 500);
         assert!(wait(Duration::from_nanos(1)) >= 500, "a delay that rounds to nothing is none");

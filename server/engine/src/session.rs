@@ -182,20 +182,17 @@ impl Engine {
             }
             core.end_session(index, Ending::Lost, now, fx);
         }
-        let session = match resumed {
-            Some(index) => {
-                if core.sessions.at(index).is_some_and(|s| s.connected) {
-                    fenced.push(core.sessions.key(index));
-                }
-                core.resume(slot, index, &def, now, fx)
+        let session = if let Some(index) = resumed {
+            if core.sessions.at(index).is_some_and(|s| s.connected) {
+                fenced.push(core.sessions.key(index));
             }
-            None => {
-                let key = core.sessions.open(slot, def);
-                if let Some(sub) = core.subs.get_mut(slot as usize) {
-                    sub.work().sessions.push(key.index);
-                }
-                key
+            core.resume(slot, index, &def, now, fx)
+        } else {
+            let key = core.sessions.open(slot, def);
+            if let Some(sub) = core.subs.get_mut(slot as usize) {
+                sub.work().sessions.push(key.index);
             }
+            key
         };
         core.tell_gap(slot, fx);
         core.wake(slot, fx);

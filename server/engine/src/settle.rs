@@ -30,13 +30,7 @@ type EndedRuns = SmallVec<[Ended; 2]>;
 impl Engine {
     /// A consumer settles messages that it was given. Refusals come back at once, confirmations when durable; whatever
     /// is done under the key of a connection that is gone does nothing.
-    pub fn settle(
-        &mut self,
-        session: SessionKey,
-        settlement: Settlement<'_>,
-        now: Now,
-        fx: &mut impl Effects,
-    ) {
+    pub fn settle(&mut self, session: SessionKey, settlement: Settlement<'_>, now: Now, fx: &mut impl Effects) {
         let core = &mut self.core;
         let Some(slot) = core.sessions.get(session).map(|s| s.slot) else { return };
         let asked = settlement.range();
@@ -177,21 +171,17 @@ impl Core {
     }
 
     /// Sees to it that a confirmed ack is answered when all it says is durable.
-    fn confirm(
-        &mut self,
-        slot: u32,
-        key: SessionKey,
-        range: &Range<Seq>,
-        refused: &RangeSet,
-        fx: &mut impl Effects,
-    ) {
+    fn confirm(&mut self, slot: u32, key: SessionKey, range: &Range<Seq>, refused: &RangeSet, fx: &mut impl Effects) {
         let Some(serial) = self.sessions.get(key).map(|s| s.serial) else { return };
         let Some(sub) = self.subs.get_mut(slot as usize) else { return };
         for part in refused.gaps(range.clone()) {
             let confirm = Confirm { session: key.index, serial, range: part.clone() };
             if sub.dirty && !planted(Bug::ConfirmEarly) {
                 sub.work().pending.confirms.push(confirm);
-            } else if sub.def.ephemeral || planted(Bug::ConfirmEarly) || !self.journal.wait(sub.journaled_in, slot, confirm) {
+            } else if sub.def.ephemeral
+                || planted(Bug::ConfirmEarly)
+                || !self.journal.wait(sub.journaled_in, slot, confirm)
+            {
                 fx.settled(key, part.start, count(&part), Ok(()));
             }
         }

@@ -171,15 +171,8 @@ impl Writer {
             match dead.letter {
                 None => self.numbers(DEAD, [seq, dead.attempts.into(), 0], 0),
                 Some(id) => {
-                    let numbers = [
-                        seq,
-                        dead.attempts.into(),
-                        1,
-                        id.class.0.into(),
-                        id.partition.into(),
-                        id.epoch.into(),
-                        id.seq,
-                    ];
+                    let numbers =
+                        [seq, dead.attempts.into(), 1, id.class.0.into(), id.partition.into(), id.epoch.into(), id.seq];
                     self.numbers(DEAD, numbers, 0);
                 }
             }
@@ -395,7 +388,9 @@ mod tests {
         let dying = Dying { attempts: 5, reason: DeathReason::ConnectionLost, last_error: Text::from("é") };
         w.dying(19..20, &dying);
         w.subscription(SubscriptionId(2));
-        w.dead([(4, Dead { attempts: 5, letter: Some(letter(1)) }), (6, Dead { attempts: 1, letter: None })].into_iter());
+        w.dead(
+            [(4, Dead { attempts: 5, letter: Some(letter(1)) }), (6, Dead { attempts: 1, letter: None })].into_iter(),
+        );
         let parts = w.finish();
         assert_eq!(parts.len(), 1);
         let read = read(&parts, now(5_000)).unwrap();
@@ -403,7 +398,7 @@ mod tests {
         let one = &read[&SubscriptionId(300)];
         assert_eq!(one.floor, 10);
         assert_eq!(one.settled.iter().collect::<Vec<_>>(), [0..10, 12..14, 15..16, 20..700_000]);
-        assert_eq!(one.expired.iter().collect::<Vec<_>>(), [15..16]);
+        assert!(one.expired.iter().eq(std::iter::once(15..16)));
         let due = Due { mono_ms: 1400, ..back.due };
         assert_eq!(one.returned.iter().collect::<Vec<_>>(), [(16..18, &Back { due, ..back })]);
         assert_eq!(one.errors.iter().collect::<Vec<_>>(), [(16..17, &Text::from("no such table"))]);
@@ -436,7 +431,8 @@ mod tests {
         w.subscription(SubscriptionId(7));
         w.acked((0..300_000u64).map(|i| i * 1000 + 1..i * 1000 + 3));
         for i in 0..2000u64 {
-            let dying = Dying { attempts: 5, reason: DeathReason::Terminated, last_error: Text::from("x".repeat(1024)) };
+            let dying =
+                Dying { attempts: 5, reason: DeathReason::Terminated, last_error: Text::from("x".repeat(1024)) };
             w.dying(i * 1000..i * 1000 + 1, &dying);
         }
         let parts = w.finish();

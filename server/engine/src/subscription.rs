@@ -118,6 +118,13 @@ pub(crate) struct Piece {
     pub(crate) len: usize,
 }
 
+/// Adds a gap to one that waits to be told.
+pub(crate) fn merge_gap(into: &mut Option<Gap>, gap: Gap) {
+    let whole = into.get_or_insert(gap);
+    whole.from_seq = whole.from_seq.min(gap.from_seq);
+    whole.to_seq = whole.to_seq.max(gap.to_seq);
+}
+
 /// Where a message stands.
 #[derive(Debug)]
 pub(crate) enum Standing<'a> {

@@ -22,6 +22,7 @@ impl Effects for Nobody {
 }
 
 /// Resident memory of this process, in bytes.
+#[expect(clippy::unwrap_used, reason = "a test's helper")]
 fn resident() -> u64 {
     let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
     statm.split(' ').nth(1).unwrap().parse::<u64>().unwrap() * 4096
@@ -73,7 +74,8 @@ fn idle_subscriptions_and_sleeping_ones_cost_what_they_should() {
     engine.connect(SubscriptionId(2), session, now, &mut Nobody).unwrap();
     let mut body = BytesMut::new();
     for _ in 0..512 {
-        let message = Envelope { topic: "$acb.inbox.agent-1".into(), payload: vec![7; 64].into(), ..Envelope::default() };
+        let message =
+            Envelope { topic: "$acb.inbox.agent-1".into(), payload: vec![7; 64].into(), ..Envelope::default() };
         frame::encode(&mut body, &message);
     }
     let body = body.freeze();

@@ -29,8 +29,8 @@ use crate::{
 /// The format of data folders that this server writes, and the only one that it reads.
 pub const FORMAT: u32 = 1;
 
-const FORMAT_FILE: &str = "FORMAT";
-const LOCK_FILE: &str = "LOCK";
+pub(crate) const FORMAT_FILE: &str = "FORMAT";
+pub(crate) const LOCK_FILE: &str = "LOCK";
 const FORMAT_WORDS: &str = "acb data format ";
 
 /// Limits of a data folder.
@@ -241,7 +241,7 @@ fn parse_log_name(name: &str) -> Option<(ClassId, u16)> {
 }
 
 /// Reads the format of a folder, writing it into an empty one.
-fn check_format(disk: &dyn Disk, path: &Path) -> Result<()> {
+pub(crate) fn check_format(disk: &dyn Disk, path: &Path) -> Result<()> {
     let fail = |e| LogError::io("data.open", path.display(), e);
     let file = path.join(FORMAT_FILE);
     let found = match disk.open(&file, OpenMode::Read) {

@@ -71,6 +71,9 @@ pub trait DiskFile: Send + Sync + fmt::Debug {
     fn fallocate(&self, len: u64) -> io::Result<()>;
     /// Makes everything written durable. After a failure nobody knows what is: do not try again.
     fn fdatasync(&self) -> io::Result<()>;
+    /// Drops what the system holds of some bytes in memory, so that the next read shows what is on the disk. For a file
+    /// whose writes are all synced: after a failed sync the system may go on showing bytes that never reached the disk.
+    fn forget_cached(&self, offset: u64, len: u64) -> io::Result<()>;
     /// Its size.
     fn len(&self) -> io::Result<u64>;
     /// Whether it has no bytes.
@@ -220,13 +223,17 @@ impl DiskFile for OsFile {
         self.0.sync_data()
     }
 
+    fn forget_cached(&self, offset: u64, len: u64) -> io::Result<()> {
+        sys::drop_cached(&self.0, offset, len)
+    }
+
     fn len(&self) -> io::Result<u64> {
         Ok(self.0.metadata()?.len())
     }
 }
 
-/// The three system calls that the standard library does not have in this form.
-#[allow(unsafe_code, reason = "pwritev, pread into spare capacity and fallocate have no safe form in std")]
+/// The system calls that the standard library does not have in this form.
+#[allow(unsafe_code, reason = "pwritev, pread into spare capacity, fallocate and fadvise have no safe form in std")]
 mod sys {
     use std::{fs::File, io, io::IoSlice, os::fd::AsRawFd};
 
@@ -286,6 +293,23 @@ mod sys {
             }
             retry_interrupted()?;
         }
+    }
+
+    #[cfg(target_os = "linux")]
+    pub(super) fn drop_cached(file: &File, offset: u64, len: u64) -> io::Result<()> {
+        let offset = libc::off_t::try_from(offset).map_err(io::Error::other)?;
+        let len = libc::off_t::try_from(len).map_err(io::Error::other)?;
+        // SAFETY: takes numbers only; the descriptor is open as long as `file` is borrowed.
+        match unsafe { libc::posix_fadvise(file.as_raw_fd(), offset, len, libc::POSIX_FADV_DONTNEED) } {
+            0 => Ok(()),
+            // It answers the code instead of setting it.
+            code => Err(io::Error::from_raw_os_error(code)),
+        }
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    pub(super) fn drop_cached(_: &File, _: u64, _: u64) -> io::Result<()> {
+        Ok(())
     }
 
     #[cfg(not(target_os = "linux"))]

@@ -1,6 +1,7 @@
 //! The segment log.
 pub mod batch;
 mod cache;
+pub mod check;
 mod data_dir;
 mod dedupe;
 pub mod disk;

@@ -56,8 +56,6 @@ pub struct OpenedLog {
 pub(crate) struct Settle {
     /// Torn or stale bytes behind the end: file, from, to.
     zero: Option<(Arc<dyn DiskFile>, u32, u32)>,
-    /// Bytes that no sync is known of, written again: after a failed sync the system may believe that they are on disk.
-    rewrite: Vec<(Arc<dyn DiskFile>, u32, u32)>,
     /// Files that hold nothing of the log.
     remove: Vec<PathBuf>,
     /// Segments that hold nothing of the log: made ahead, or cut off. Last one first. Nobody knows which of them are
@@ -181,7 +179,6 @@ impl Opener {
         };
         let settle = Settle {
             zero: end.zero,
-            rewrite: rewrite(&files, &reads, walk.synced, tail_start, end.segments),
             remove,
             retire,
             opening,
@@ -344,8 +341,16 @@ impl Opener {
         if found.header.is_err() {
             return Err(self.damaged(&found.path, 0, "the segment's header is damaged"));
         }
-        let read = read_segment(found, walk).map_err(|e| self.io(e))?;
+        let read = self.read_durably(found, walk)?;
         if read.sealed { Ok(read) } else { Err(self.damaged(&found.path, read.stop.0, read.stop.1)) }
+    }
+
+    /// Reads a segment and makes sure that what was read is on disk.
+    fn read_durably(&self, found: &FoundFile, walk: &mut Walk) -> Result<Read> {
+        let read = read_segment(found, walk).map_err(|e| self.io(e))?;
+        let end = read.index.summary.end;
+        make_durable(&*found.file, BODY_START, end).map_err(|e| LogError { code: ErrorCode::StorageFailed, ..self.io(e) })?;
+        Ok(read)
     }
 
     /// Reads the segments that no sidecar vouches for, and finds where the log ends.
@@ -368,7 +373,7 @@ impl Opener {
                 break;
             }
             let before = walk.last;
-            let read = read_segment(found, walk).map_err(|e| self.io(e))?;
+            let read = self.read_durably(found, walk)?;
             let (stop, sealed, empty) = (read.stop, read.sealed, read.index.summary.batches == 0);
             // An empty segment was made ahead; it is no part of the log yet, except as the very first.
             if !empty {
@@ -670,6 +675,35 @@ fn read_segment(found: &FoundFile, walk: &mut Walk) -> io::Result<Read> {
     }
 }
 
+/// Syncs a part of a file, whatever happened to it before. After a failed sync the system may show bytes that it lost,
+/// and claim to have synced them. So what it shows is compared with what the disk has, and only what differs is written
+/// again: what is on disk already is never touched, or a power cut now could harm it.
+fn make_durable(file: &dyn DiskFile, from: u32, to: u32) -> io::Result<()> {
+    const BLOCK: u32 = 1 << 20;
+    file.fdatasync()?;
+    let mut lost = false;
+    for at in (from..to).step_by(BLOCK as usize) {
+        let len = BLOCK.min(to - at);
+        let (mut shown, mut stored) = (Vec::new(), Vec::new());
+        file.pread(&mut shown, len as usize, u64::from(at))?;
+        file.forget_cached(u64::from(at), u64::from(len))?;
+        file.pread(&mut stored, len as usize, u64::from(at))?;
+        if shown == stored {
+            continue;
+        }
+        lost = true;
+        for (i, (shown, stored)) in shown.chunks(512).zip(stored.chunks(512)).enumerate() {
+            let differ = |(a, b): (&u8, &u8)| a != b;
+            if let Some(first) = shown.iter().zip(stored).position(differ)
+                && let Some(last) = shown.iter().zip(stored).rposition(differ)
+            {
+                file.pwrite(&shown[first..=last], u64::from(at) + (i * 512 + first) as u64)?;
+            }
+        }
+    }
+    if lost { file.fdatasync() } else { Ok(()) }
+}
+
 /// How far seqs jump after an unclean stop, from the meta of an epoch record.
 fn epoch_reserve(meta: &[u8]) -> Option<u64> {
     let mut at = 1;
@@ -693,26 +727,6 @@ pub(crate) fn rebuild_index(shared: &Shared, segment: &Segment) -> Result<MemInd
     Ok(index)
 }
 
-/// Everything above the highest known sync: file, from, to.
-fn rewrite(
-    files: &[FoundFile],
-    reads: &BTreeMap<usize, Read>,
-    synced: Pos,
-    tail_start: usize,
-    segments: usize,
-) -> Vec<(Arc<dyn DiskFile>, u32, u32)> {
-    let stretch = |i: usize| {
-        let (found, to) = (&files[i], reads.get(&i)?.index.summary.end);
-        let from = match found.ident.number.cmp(&synced.segment) {
-            std::cmp::Ordering::Less => return None,
-            std::cmp::Ordering::Equal => synced.offset.max(BODY_START),
-            std::cmp::Ordering::Greater => BODY_START,
-        };
-        (from < to).then(|| (Arc::clone(&found.file), from, to))
-    };
-    (tail_start..segments).filter_map(stretch).collect()
-}
-
 impl Settle {
     fn mend(&self, disk: &dyn Disk, dir: &Path, pool: &SegmentPool) -> io::Result<()> {
         for path in &self.remove {
@@ -727,27 +741,15 @@ impl Settle {
                 _ => Err(e),
             })?;
         }
-        for (file, from, to) in &self.rewrite {
-            let mut at = *from;
-            while at < *to {
-                let mut bytes = Vec::new();
-                file.pread(&mut bytes, ((to - at) as usize).min(1 << 20), u64::from(at))?;
-                if bytes.is_empty() {
-                    return Err(io::ErrorKind::UnexpectedEof.into());
-                }
-                file.pwrite(&bytes, u64::from(at))?;
-                at += bytes.len() as u32;
-            }
-        }
         if let Some((file, from, to)) = &self.zero {
             let zeroes = vec![0; ((to - from) as usize).min(1 << 20)];
             for at in (*from..*to).step_by(1 << 20) {
                 file.pwrite(&zeroes[..((to - at) as usize).min(zeroes.len())], u64::from(at))?;
             }
+            // Never tried again: after a failure nobody knows what is on disk, whatever the code says.
+            file.fdatasync().map_err(io::Error::other)?;
         }
-        // Never tried again: after a failure nobody knows what is on disk, whatever the code says.
-        let files = self.rewrite.iter().chain(&self.zero);
-        files.map(|(file, _, _)| file).try_for_each(|f| f.fdatasync()).map_err(io::Error::other)
+        Ok(())
     }
 }
 

@@ -7,7 +7,8 @@
 //! - Names are durable after a sync of each folder that an operation touched; a rename is atomic; of the rest a random
 //!   part survives.
 //! - After a failed `fdatasync` the written pages count as clean although some never reached the disk: a second
-//!   `fdatasync` succeeds and saves nothing, reads still show the new bytes, and the next power cut takes them (Linux).
+//!   `fdatasync` succeeds and saves nothing, reads still show the new bytes, and the next power cut, or dropping what
+//!   is cached, takes them (Linux).
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -596,6 +597,20 @@ impl DiskFile for SimFile {
                 s.note(|| Event::Sync { path });
             }
             verdict
+        })
+    }
+
+    fn forget_cached(&self, offset: u64, len: u64) -> io::Result<()> {
+        self.with(|s| {
+            let file = s.files.get_mut(&self.id).ok_or_else(not_found)?;
+            let end = (offset + len).min(file.live.len() as u64);
+            for at in offset..end {
+                let dirty = file.dirty.get(&(at / SECTOR)).is_some_and(|(from, to)| (*from..*to).contains(&(at % SECTOR)));
+                if !dirty {
+                    file.live[at as usize] = file.durable.get(at as usize).copied().unwrap_or(0);
+                }
+            }
+            Ok(())
         })
     }
 

@@ -227,6 +227,9 @@ impl ConsumeSession {
             .map_err(|e| Failure::own("protocol_error", format!("no ConsumeResponse: {e}")))?;
         let answers = frame.opened.is_some();
         if let Some(opened) = frame.opened {
+            if !opened.resumed {
+                self.last_delivery = 0;
+            }
             self.opened = opened;
         }
         self.gaps.extend(frame.gaps);

@@ -49,9 +49,10 @@ fn is_absence(expected: &Value) -> bool {
     expected.get("$absent").is_some()
 }
 
-fn short(value: &Value) -> String {
+/// A value as text, cut where it gets long.
+pub fn short(value: &Value) -> String {
     let text = value.to_string();
-    match text.char_indices().nth(400) {
+    match text.char_indices().nth(800) {
         Some((cut, _)) => format!("{}…", &text[..cut]),
         None => text,
     }

@@ -258,7 +258,9 @@ impl World {
 /// What is wrong with the outcome of a call.
 fn wrong(wanted: &Outcome, result: &Result<Value, Failure>) -> Option<String> {
     match (wanted, result) {
-        (Outcome::Expect(wanted) | Outcome::Until(wanted), Ok(result)) => matching::differs(wanted, result),
+        (Outcome::Expect(wanted) | Outcome::Until(wanted), Ok(result)) => {
+            matching::differs(wanted, result).map(|wrong| format!("{wrong}\n  the whole result: {}", matching::short(result)))
+        }
         (Outcome::Expect(_) | Outcome::Until(_), Err(failure)) => Some(format!("it failed: {failure}")),
         (Outcome::Error(code), Err(failure)) if *code == failure.code => None,
         (Outcome::Error(code), Err(failure)) => Some(format!("it failed with {failure}, not with {code}")),

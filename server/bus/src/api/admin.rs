@@ -13,7 +13,7 @@ use axum::{
 };
 
 use super::router::Readiness;
-use crate::{presence::Presence, telemetry::Metrics};
+use crate::{delivery::Delivery, presence::Presence, telemetry::Metrics};
 
 /// Version of the server.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -27,6 +27,8 @@ pub struct AdminDeps {
     pub metrics: Arc<Metrics>,
     /// Who is there.
     pub presence: Arc<Presence>,
+    /// Whose gauges are set when somebody asks.
+    pub delivery: Arc<Delivery>,
     /// The time.
     pub clock: Arc<dyn Clock>,
     /// When the server became ready, on the monotonic clock.
@@ -66,6 +68,9 @@ async fn version() -> Response {
 async fn metrics(State(deps): State<AdminDeps>) -> Response {
     for (tenant, online) in deps.presence.active() {
         deps.metrics.tenant(&tenant).active_agents.set(online as i64);
+    }
+    for partition in deps.delivery.partitions() {
+        partition.observe();
     }
     let up = deps.clock.now().mono_ms.saturating_sub(deps.started_mono_ms) / 1000;
     deps.metrics.uptime.set(up as i64);

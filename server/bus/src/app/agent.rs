@@ -84,7 +84,12 @@ impl App {
     ///
     /// # Errors
     /// `agent_not_found`; `permission_denied` for an agent that another credential holds.
-    pub async fn agent_update(&self, ctx: &OpContext, id: &AgentId, mut update: AgentUpdate) -> Result<AgentView, AppError> {
+    pub async fn agent_update(
+        &self,
+        ctx: &OpContext,
+        id: &AgentId,
+        mut update: AgentUpdate,
+    ) -> Result<AgentView, AppError> {
         let p = ctx.principal();
         may_act_for(ctx, id)?;
         let row = self.deps.metadata.agent_get(&p.tenant, id).await?.ok_or_else(|| absent(id))?;

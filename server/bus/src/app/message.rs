@@ -2,11 +2,7 @@
 
 use std::sync::Arc;
 
-use acb_types::{
-    Durability, Envelope, ErrorCode, MessageId, MessageKind,
-    batch::Sender,
-    name::Address,
-};
+use acb_types::{Durability, Envelope, ErrorCode, MessageId, MessageKind, batch::Sender, name::Address};
 
 use super::{App, OpContext};
 use crate::{

@@ -110,7 +110,7 @@ impl App {
     /// `internal` when argon2 refuses its own defaults.
     pub fn new(deps: AppDeps) -> Result<Self, AppError> {
         let hasher = SecretHasher::new(&*deps.ids, deps.blocking.clone())?;
-        let minute = |burst| Buckets::new(Rate { burst, per: Duration::from_secs(60) });
+        let minute = |burst| Buckets::new(Rate { burst, per: Duration::from_mins(1) });
         Ok(Self {
             hasher,
             calls: deps.config.calls_per_minute.map(minute),

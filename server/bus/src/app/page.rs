@@ -131,7 +131,8 @@ impl<T> Page<T> {
     pub fn of(mut rows: Vec<T>, size: u32, query: &Query, key: impl Fn(&T) -> String) -> Self {
         let more = rows.len() > size as usize;
         rows.truncate(size as usize);
-        let next = if more { rows.last().map(|last| query.token(&key(last))).unwrap_or_default() } else { String::new() };
+        let next =
+            if more { rows.last().map(|last| query.token(&key(last))).unwrap_or_default() } else { String::new() };
         Self { items: rows, next }
     }
 }
@@ -174,7 +175,7 @@ mod tests {
 
     #[test]
     fn filters_do_not_run_into_each_other() {
-        let q = |parts: &[&str]| parts.iter().fold(query("a", ""), |q, p| q.with(p)).token("k");
+        let q = |parts: &[&str]| parts.iter().fold(query("a", ""), Query::with).token("k");
         assert_ne!(q(&["ab", "c"]), q(&["a", "bc"]));
         assert_ne!(query("a", "").with_all(["x"].iter()).token("k"), query("a", "").with("x").token("k"));
     }

@@ -2,9 +2,7 @@
 
 use std::{net::IpAddr, time::Duration};
 
-use acb_ports::metadata::{
-    NewFamily, Rotation, RotationRequest, credential_of_key, credential_of_secret,
-};
+use acb_ports::metadata::{NewFamily, Rotation, RotationRequest, credential_of_key, credential_of_secret};
 use acb_types::{AgentId, CredentialId, ErrorCode, TenantId, Timestamp};
 
 use super::{App, Caller, OpContext};
@@ -64,7 +62,7 @@ pub(super) struct FailedLogins {
 
 impl FailedLogins {
     pub(super) fn new() -> Self {
-        let minute = |burst| Rate { burst, per: Duration::from_secs(60) };
+        let minute = |burst| Rate { burst, per: Duration::from_mins(1) };
         Self { targets: Buckets::new(minute(10)), addresses: Buckets::new(minute(100)) }
     }
 
@@ -101,7 +99,9 @@ impl App {
                 Some(handle) => (format!("key:{}:{}", handle.tenant, handle.row), Some(handle.tenant), agent.clone()),
                 None => ("key".to_owned(), None, agent.clone()),
             },
-            Proof::Secret { tenant, agent, .. } => (format!("secret:{tenant}:{agent}"), Some(tenant.clone()), agent.clone()),
+            Proof::Secret { tenant, agent, .. } => {
+                (format!("secret:{tenant}:{agent}"), Some(tenant.clone()), agent.clone())
+            }
         };
         let mono = self.deps.clock.now().mono_ms;
         self.failed_logins.check(caller, &target, mono)?;
@@ -174,13 +174,13 @@ impl App {
             credential: proven.credential,
             family: FamilyId::from(family.as_str()),
         };
-        self.sign(principal, refresh, refresh_expires_at, now)
+        self.sign(principal, &refresh, refresh_expires_at, now)
     }
 
     fn sign(
         &self,
         principal: Principal,
-        refresh: Handle,
+        refresh: &Handle,
         refresh_expires_at: Timestamp,
         now: Timestamp,
     ) -> Result<Tokens, AppError> {
@@ -217,13 +217,14 @@ impl App {
                     credential: row.credential,
                     family: FamilyId::from(row.family_id.as_str()),
                 };
-                self.sign(principal, next, row.expires_at, now)
+                self.sign(principal, &next, row.expires_at, now)
             }
             Rotation::Reused(row) => {
                 self.deps.auth.revocations().revoke(FamilyId::from(row.family_id.as_str()), now);
                 let error = AppError::of(ErrorCode::RefreshReused);
                 tracing::warn!(agent = %row.agent, family = row.family_id, "a refresh token was used twice");
-                self.audit(caller, &old.tenant, row.agent.as_str(), "session.refresh", &row.family_id, Some(&error)).await;
+                self.audit(caller, &old.tenant, row.agent.as_str(), "session.refresh", &row.family_id, Some(&error))
+                    .await;
                 Err(error)
             }
             Rotation::Revoked => Err(AppError::of(ErrorCode::TokenRevoked)),

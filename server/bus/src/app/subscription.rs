@@ -54,8 +54,13 @@ impl App {
     ///
     /// # Errors
     /// `subscription_not_found`.
-    pub async fn subscription_get(&self, ctx: &OpContext, name: &SubscriptionName) -> Result<SubscriptionView, AppError> {
-        let absent = || AppError::new(ErrorCode::SubscriptionNotFound, format!("no subscription {name} is in the tenant"));
+    pub async fn subscription_get(
+        &self,
+        ctx: &OpContext,
+        name: &SubscriptionName,
+    ) -> Result<SubscriptionView, AppError> {
+        let absent =
+            || AppError::new(ErrorCode::SubscriptionNotFound, format!("no subscription {name} is in the tenant"));
         let row = self.deps.metadata.subscription_get(&ctx.principal().tenant, name).await?.ok_or_else(absent)?;
         if may_see(ctx, &row) { Ok(self.subscription_view(ctx, row)) } else { Err(absent()) }
     }

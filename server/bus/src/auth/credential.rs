@@ -112,7 +112,8 @@ impl<'a> AgentPattern<'a> {
     pub fn parse(text: &'a str) -> Result<Self, AppError> {
         let prefix = text.strip_suffix('*').unwrap_or(text);
         // The prefix must be able to begin an id: with one letter more it is one, unless it is empty or whole.
-        let sound = prefix.is_empty() || format!("{prefix}a").parse::<AgentId>().is_ok() || prefix.parse::<AgentId>().is_ok();
+        let sound =
+            prefix.is_empty() || format!("{prefix}a").parse::<AgentId>().is_ok() || prefix.parse::<AgentId>().is_ok();
         if sound {
             Ok(Self(text))
         } else {

@@ -89,7 +89,8 @@ impl Keyring {
         // The library asks the machine for the time; we ask the clock, in `verify`.
         validation.validate_exp = false;
         validation.validate_nbf = false;
-        let ring = Self { issuer, validation, keys: RwLock::new(Arc::new(Keys { signing: None, verifying: Vec::new() })) };
+        let ring =
+            Self { issuer, validation, keys: RwLock::new(Arc::new(Keys { signing: None, verifying: Vec::new() })) };
         ring.replace(rows)?;
         Ok(ring)
     }
@@ -299,7 +300,8 @@ mod tests {
         // Our own, with one claim changed.
         let good = ours.sign(&principal(), NOW, end, "t".to_owned()).unwrap();
         let mut parts: Vec<&str> = good.split('.').collect();
-        let changed = String::from_utf8(URL_SAFE_NO_PAD.decode(parts[1]).unwrap()).unwrap().replace("planner", "plannes");
+        let changed =
+            String::from_utf8(URL_SAFE_NO_PAD.decode(parts[1]).unwrap()).unwrap().replace("planner", "plannes");
         let changed = b64(&changed);
         parts[1] = &changed;
         assert_eq!(code(&parts.join(".")), ErrorCode::TokenInvalid);

@@ -25,8 +25,7 @@ const AGENTS: Access =
 const PRODUCERS: Access = Access::Roles(Roles::of(&[Role::Admin, Role::AgentProducer, Role::AgentFull]));
 const CONSUMERS: Access = Access::Roles(Roles::of(&[Role::Admin, Role::AgentConsumer, Role::AgentFull]));
 /// Who may look at what consumers left behind, payloads not included.
-const WATCHERS: Access =
-    Access::Roles(Roles::of(&[Role::Admin, Role::AgentConsumer, Role::AgentFull, Role::Observer]));
+const WATCHERS: Access = Access::Roles(Roles::of(&[Role::Admin, Role::AgentConsumer, Role::AgentFull, Role::Observer]));
 const EVERYBODY: Access = Access::Roles(Roles::ALL);
 
 macro_rules! verbs {

@@ -31,8 +31,7 @@ pub enum Role {
 
 impl Role {
     /// All roles.
-    pub const ALL: [Self; 5] =
-        [Self::Admin, Self::AgentProducer, Self::AgentConsumer, Self::AgentFull, Self::Observer];
+    pub const ALL: [Self; 5] = [Self::Admin, Self::AgentProducer, Self::AgentConsumer, Self::AgentFull, Self::Observer];
 
     /// Its name in tokens, keys and settings.
     pub const fn name(self) -> &'static str {

@@ -138,12 +138,11 @@ impl Values {
             };
             for (name, value) in keys {
                 let path = format!("{section}.{name}");
-                match text_of(&value) {
-                    Some(text) => problems.extend(self.set(&path, text, origin.clone()).err()),
-                    None => {
-                        let message = "must be a text, a number or true or false".to_owned();
-                        problems.push(Problem { origin: origin.clone(), path, message });
-                    }
+                if let Some(text) = text_of(&value) {
+                    problems.extend(self.set(&path, text, origin.clone()).err());
+                } else {
+                    let message = "must be a text, a number or true or false".to_owned();
+                    problems.push(Problem { origin: origin.clone(), path, message });
                 }
             }
         }
@@ -171,12 +170,11 @@ impl Values {
     /// Takes `section.key=value` of a `--set`.
     pub fn assignment(&mut self, text: &str, problems: &mut Vec<Problem>) {
         let origin = Origin::Flag("--set");
-        match text.split_once('=') {
-            Some((path, value)) => problems.extend(self.set(path.trim(), value.trim(), origin).err()),
-            None => {
-                let message = format!("{text:?} is not section.key=value");
-                problems.push(Problem { origin, path: String::new(), message });
-            }
+        if let Some((path, value)) = text.split_once('=') {
+            problems.extend(self.set(path.trim(), value.trim(), origin).err());
+        } else {
+            let message = format!("{text:?} is not section.key=value");
+            problems.push(Problem { origin, path: String::new(), message });
         }
     }
 }
@@ -200,7 +198,9 @@ fn unknown(path: &str) -> String {
     let near = KEYS
         .iter()
         // A key may stand under the wrong section, so its bare name counts as well as the whole.
-        .map(|k| (strsim::damerau_levenshtein(path, k.path).min(strsim::damerau_levenshtein(name, k.name()) + 1), k.path))
+        .map(|k| {
+            (strsim::damerau_levenshtein(path, k.path).min(strsim::damerau_levenshtein(name, k.name()) + 1), k.path)
+        })
         .min();
     match near {
         Some((distance, known)) if distance <= 1 + path.len() / 4 => format!("no such key; did you mean {known}?"),
@@ -227,9 +227,8 @@ mod tests {
 
     #[test]
     fn a_flag_beats_the_environment_which_beats_the_file_which_beats_the_default() {
-        let (mut values, mut problems) = with_toml(
-            "[server]\nlisten = \"127.0.0.1:1\"\nadmin_listen = \"127.0.0.1:1\"\nallow_plaintext = true\n",
-        );
+        let (mut values, mut problems) =
+            with_toml("[server]\nlisten = \"127.0.0.1:1\"\nadmin_listen = \"127.0.0.1:1\"\nallow_plaintext = true\n");
         let variables = [("ACB_SERVER_LISTEN", "127.0.0.1:2"), ("ACB_SERVER_ADMIN_LISTEN", "127.0.0.1:2")];
         values.variables(variables.map(|(k, v)| (k.to_owned(), v.to_owned())), &mut problems);
         values.set("server.listen", "127.0.0.1:3", Origin::Flag("--listen")).unwrap();
@@ -268,7 +267,8 @@ mod tests {
 
     #[test]
     fn all_bad_values_are_told_together_with_where_they_stand() {
-        let (mut values, mut problems) = with_toml("[edge]\nconnections_max = \"many\"\n[auth]\naccess_token_ttl = 5\n");
+        let (mut values, mut problems) =
+            with_toml("[edge]\nconnections_max = \"many\"\n[auth]\naccess_token_ttl = 5\n");
         values.assignment("shutdown.drain_timeout=soon", &mut problems);
         assert!(problems.is_empty(), "{problems:?}");
         let told: Vec<String> = Config::read(&values).unwrap_err().iter().map(ToString::to_string).collect();

@@ -65,9 +65,14 @@ mod tests {
     fn what_is_printed_is_a_file_that_says_the_same() {
         let mut values = Values::default();
         values.set("server.listen", "127.0.0.1:9", Origin::Flag("--listen")).unwrap();
-        values.set("storage.data_dir", "a \"quoted\" path", Origin::Variable("ACB_STORAGE_DATA_DIR".to_owned())).unwrap();
+        values
+            .set("storage.data_dir", "a \"quoted\" path", Origin::Variable("ACB_STORAGE_DATA_DIR".to_owned()))
+            .unwrap();
         let printed = effective(&values);
-        assert!(printed.lines().any(|l| l.starts_with("listen = \"127.0.0.1:9\"") && l.ends_with("# --listen")), "{printed}");
+        assert!(
+            printed.lines().any(|l| l.starts_with("listen = \"127.0.0.1:9\"") && l.ends_with("# --listen")),
+            "{printed}"
+        );
         assert!(printed.contains("# ACB_STORAGE_DATA_DIR") && printed.contains("# default"), "{printed}");
         let (mut read, mut problems) = (Values::default(), Vec::new());
         read.toml(Path::new("x"), &printed, &mut problems);

@@ -30,7 +30,8 @@ pub(super) fn check(config: &Config, values: &Values, problems: &mut Vec<Problem
         problem("server.listen", message);
     }
     if !server.admin_listen.ip().is_loopback() {
-        let message = format!("{} can be reached by others, and the admin listener has no credentials", server.admin_listen);
+        let message =
+            format!("{} can be reached by others, and the admin listener has no credentials", server.admin_listen);
         problem("server.admin_listen", message);
     }
     if server.listen == server.admin_listen && server.listen.port() != 0 {
@@ -94,7 +95,8 @@ mod tests {
         for (path, text) in settings {
             values.set(path, *text, Origin::Flag("--set")).unwrap();
         }
-        Config::read(&values).map_or_else(|p| p.iter().map(|p| format!("{}: {}", p.path, p.message)).collect(), |_| Vec::new())
+        Config::read(&values)
+            .map_or_else(|p| p.iter().map(|p| format!("{}: {}", p.path, p.message)).collect(), |_| Vec::new())
     }
 
     #[test]

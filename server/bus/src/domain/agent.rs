@@ -41,9 +41,10 @@ fn check_capabilities(capabilities: &[AgentCapability]) -> Result<(), AppError> 
     for (at, capability) in capabilities.iter().enumerate() {
         at_most("capabilities.input_schema", capability.input_schema.len(), limits::SCHEMA_BYTES_MAX)?;
         at_most("capabilities.output_schema", capability.output_schema.len(), limits::SCHEMA_BYTES_MAX)?;
-        for (field, schema) in
-            [("capabilities.input_schema", &capability.input_schema), ("capabilities.output_schema", &capability.output_schema)]
-        {
+        for (field, schema) in [
+            ("capabilities.input_schema", &capability.input_schema),
+            ("capabilities.output_schema", &capability.output_schema),
+        ] {
             if !schema.is_empty() && serde_json::from_str::<serde::de::IgnoredAny>(schema).is_err() {
                 return Err(AppError::invalid(field, format!("of {} is not JSON", capability.name)));
             }
@@ -87,9 +88,9 @@ pub fn version(field: &'static str, text: &str) -> Result<Option<semver::Version
         return Ok(None);
     }
     short(field, text)?;
-    semver::Version::parse(text)
-        .map(Some)
-        .map_err(|e| AppError::new(ErrorCode::InvalidVersion, format!("{field} is no semantic version: {e}")).detail("field", field))
+    semver::Version::parse(text).map(Some).map_err(|e| {
+        AppError::new(ErrorCode::InvalidVersion, format!("{field} is no semantic version: {e}")).detail("field", field)
+    })
 }
 
 #[cfg(test)]

@@ -128,7 +128,8 @@ mod tests {
 
     #[test]
     fn a_filter_given_twice_counts_once() {
-        let spec = define(Wanted { filters: vec!["a".to_owned(), "b".to_owned(), "a".to_owned()], ..wanted() }).unwrap();
+        let spec =
+            define(Wanted { filters: vec!["a".to_owned(), "b".to_owned(), "a".to_owned()], ..wanted() }).unwrap();
         assert_eq!(spec.filters.len(), 2);
     }
 }

@@ -99,7 +99,7 @@ impl Acceptor {
                 Err(_) => me.refused(peer, &io::ErrorKind::TimedOut.into()),
             }
         };
-        #[allow(clippy::disallowed_methods, reason = "bounded by the handshake's time and the number of connections")]
+        #[expect(clippy::disallowed_methods, reason = "bounded by the handshake's time and the number of connections")]
         tokio::spawn(task);
     }
 

@@ -117,8 +117,11 @@ impl Serving {
         while let Some(handed) = receiver.recv().await {
             let service = PerConnection { router: self.router.clone(), peer: handed.peer };
             let (drain, kill) = (self.drain.clone(), self.kill.clone());
-            let task = Timed::new(serve(self.kind, handed, service, http2.clone(), auto.clone(), drain, kill), Arc::clone(&self.metrics));
-            #[allow(clippy::disallowed_methods, reason = "tracked here, and bounded by the number of connections")]
+            let task = Timed::new(
+                serve(self.kind, handed, service, http2.clone(), auto.clone(), drain, kill),
+                Arc::clone(&self.metrics),
+            );
+            #[expect(clippy::disallowed_methods, reason = "tracked here, and bounded by the number of connections")]
             tokio::spawn(connections.track_future(task));
         }
         connections.close();

@@ -3,10 +3,7 @@
 use std::time::Duration;
 
 use hyper::server::conn::http2;
-use hyper_util::{
-    rt::TokioTimer,
-    server::conn::auto,
-};
+use hyper_util::{rt::TokioTimer, server::conn::auto};
 
 /// HTTP/2 window of a stream. Large enough that a full window of frames never waits for a round trip.
 pub const STREAM_WINDOW_BYTES: u32 = 4 * 1024 * 1024;

@@ -21,7 +21,7 @@ where
     F: Future + Send + 'static,
     F::Output: Send + 'static,
 {
-    #[allow(clippy::disallowed_methods, reason = "a connection's own tasks end with it")]
+    #[expect(clippy::disallowed_methods, reason = "a connection's own tasks end with it")]
     fn execute(&self, future: F) {
         tokio::spawn(Timed { future: Box::pin(future), metrics: Arc::clone(&self.0) });
     }
@@ -44,7 +44,6 @@ impl<F> Timed<F> {
 impl<F: Future> Future for Timed<F> {
     type Output = F::Output;
 
-    #[allow(clippy::disallowed_methods, reason = "measures our own time, which no test moves")]
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
         let started = Instant::now();
         let polled = self.future.as_mut().poll(cx);

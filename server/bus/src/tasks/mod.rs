@@ -42,7 +42,7 @@ impl Tasks {
         self.born(task);
     }
 
-    #[allow(clippy::disallowed_methods, reason = "the one place where the server's tasks are born")]
+    #[expect(clippy::disallowed_methods, reason = "the one place where the server's tasks are born")]
     fn born(&self, task: impl Future<Output = ()> + Send + 'static) {
         tokio::spawn(self.tracker.track_future(task));
     }

@@ -7,7 +7,7 @@ use acb_ports::{Clock, MetadataStore};
 use crate::{auth::keyring, error::AppError};
 
 /// How often.
-const EVERY: Duration = Duration::from_secs(3600);
+const EVERY: Duration = Duration::from_hours(1);
 
 /// Sweeps once an hour, from an hour after the start on: a start has better things to do.
 pub async fn run(metadata: Arc<dyn MetadataStore>, clock: Arc<dyn Clock>) {

@@ -216,11 +216,7 @@ impl Metrics {
 
     /// Counters of a log; the same ones each time.
     pub fn partition(&self, id: &PartitionId) -> PartitionMetrics {
-        let l = PartitionLabels {
-            tenant: id.tenant.to_string(),
-            class: id.class.to_string(),
-            partition: id.partition,
-        };
+        let l = PartitionLabels { tenant: id.tenant.to_string(), class: id.class.to_string(), partition: id.partition };
         PartitionMetrics {
             messages_in: self.messages_in.get_or_create_owned(&l),
             duplicates: self.duplicates.get_or_create_owned(&l),

@@ -68,8 +68,14 @@ async fn keys_are_shown_once_and_listed_without_themselves() {
     assert!(listed().await[1].revoked);
     for (change, code) in [
         (v1::CreateEnrolmentKeyRequest { label: "x".repeat(129), ..Default::default() }, ErrorCode::FieldTooLarge),
-        (v1::CreateEnrolmentKeyRequest { agent_pattern: "A*".to_owned(), ..Default::default() }, ErrorCode::InvalidArgument),
-        (v1::CreateEnrolmentKeyRequest { roles: vec!["king".to_owned()], ..Default::default() }, ErrorCode::InvalidArgument),
+        (
+            v1::CreateEnrolmentKeyRequest { agent_pattern: "A*".to_owned(), ..Default::default() },
+            ErrorCode::InvalidArgument,
+        ),
+        (
+            v1::CreateEnrolmentKeyRequest { roles: vec!["king".to_owned()], ..Default::default() },
+            ErrorCode::InvalidArgument,
+        ),
     ] {
         assert_eq!(refused(told(admin.admin().create_enrolment_key(change).await)), code);
     }
@@ -148,7 +154,11 @@ async fn every_metric_is_in_the_catalogue_and_every_line_of_it_is_scraped() {
         assert_eq!(kind_of(line.name).as_deref(), Some(kind), "{} is not scraped", line.name);
         for label in line.labels {
             let series = text.lines().find(|l| l.starts_with(line.name) && l.contains('{'));
-            assert!(series.is_some_and(|s| s.contains(&format!("{label}=\""))), "{}: {series:?} lacks {label}", line.name);
+            assert!(
+                series.is_some_and(|s| s.contains(&format!("{label}=\""))),
+                "{}: {series:?} lacks {label}",
+                line.name
+            );
         }
     }
     assert!(text.contains("le=\"+Inf\"") && text.contains("le=\"0.0002\""), "{text}");

@@ -147,7 +147,8 @@ async fn one_port_speaks_http_1_and_http_2() {
     let answer = http(server.address(), "GET", "/health").await;
     assert!(answer.status == 200 && answer.body.contains("serving"), "{answer:?}");
     let mut http2 = server.channel();
-    let request = http::Request::get(format!("http://{}/health", server.address())).body(tonic::body::Body::empty()).unwrap();
+    let request =
+        http::Request::get(format!("http://{}/health", server.address())).body(tonic::body::Body::empty()).unwrap();
     let ready = tower::ServiceExt::ready(&mut http2).await.unwrap();
     let response = tower::Service::call(ready, request).await.unwrap();
     assert_eq!((response.status().as_u16(), response.version()), (200, http::Version::HTTP_2));

@@ -90,13 +90,21 @@ async fn what_no_message_can_be_is_refused_by_name() {
         ("a priority", v1::Message { priority: -3, ..t("a") }, ErrorCode::UnknownEnum),
         ("a delay", v1::Message { not_before_ms: 5, ..t("a") }, ErrorCode::UnsupportedFeature),
         ("a forged origin", v1::Message { original_topic: "x".to_owned(), ..t("a") }, ErrorCode::InvalidArgument),
-        ("a reply into the bus's tree", v1::Message { reply_to: "$acb.dlq.s".to_owned(), ..t("a") }, ErrorCode::TopicReserved),
+        (
+            "a reply into the bus's tree",
+            v1::Message { reply_to: "$acb.dlq.s".to_owned(), ..t("a") },
+            ErrorCode::TopicReserved,
+        ),
         ("a malformed reply_to", v1::Message { reply_to: "a b".to_owned(), ..t("a") }, ErrorCode::InvalidArgument),
         ("a long key", v1::Message { idempotency_key: long.clone(), ..t("a") }, ErrorCode::FieldTooLarge),
         ("a long correlation", v1::Message { correlation_id: long, ..t("a") }, ErrorCode::FieldTooLarge),
         ("many contexts", v1::Message { context_refs: vec!["c".to_owned(); 17], ..t("a") }, ErrorCode::FieldTooLarge),
         ("no attributes", v1::Message { attributes: vec![9].into(), ..t("a") }, ErrorCode::InvalidAttributes),
-        ("large attributes", v1::Message { attributes: vec![1; 16_385].into(), ..t("a") }, ErrorCode::AttributesTooLarge),
+        (
+            "large attributes",
+            v1::Message { attributes: vec![1; 16_385].into(), ..t("a") },
+            ErrorCode::AttributesTooLarge,
+        ),
         (
             "a large payload",
             v1::Message { payload: vec![0; limits::PAYLOAD_BYTES_MAX + 1].into(), ..t("a") },
@@ -107,7 +115,8 @@ async fn what_no_message_can_be_is_refused_by_name() {
     for ((what, code), (_, message, _)) in codes.into_iter().zip(cases) {
         match bus.send(message).await {
             Err(failure) => assert!(
-                failure.code() == code || code == ErrorCode::InvalidArgument && failure.status == tonic::Code::InvalidArgument,
+                failure.code() == code
+                    || code == ErrorCode::InvalidArgument && failure.status == tonic::Code::InvalidArgument,
                 "{what}: {failure:?}"
             ),
             Ok(sent) => panic!("{what} was taken: {sent:?}"),

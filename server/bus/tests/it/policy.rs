@@ -2,10 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use acb_server::auth::{
-    Role, Verb,
-    policy::Access,
-};
+use acb_server::auth::{Role, Verb, policy::Access};
 use prost::Message as _;
 use prost_types::FileDescriptorSet;
 

@@ -37,7 +37,8 @@ impl Running {
     /// Starts on ports of the system's choice and waits for the screen.
     fn start(folder: &Path, args: &[&str]) -> (Self, String) {
         let fixed = ["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"];
-        let mut child = program(folder).args(fixed).args(args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut child =
+            program(folder).args(fixed).args(args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let mut out = child.stdout.take().unwrap();
         let running = Self(child);
         let mut screen = Vec::new();
@@ -69,7 +70,11 @@ impl Running {
 #[test]
 fn the_settings_are_printed_with_who_said_so() {
     let folder = tempfile::tempdir().unwrap();
-    fs::write(folder.path().join("acb.toml"), "[server]\nlisten = \"127.0.0.1:9000\"\n[auth]\naccess_token_ttl = \"2h\"\n").unwrap();
+    fs::write(
+        folder.path().join("acb.toml"),
+        "[server]\nlisten = \"127.0.0.1:9000\"\n[auth]\naccess_token_ttl = \"2h\"\n",
+    )
+    .unwrap();
     let output = program(folder.path())
         .args(["config", "--log-format", "json"])
         .env("ACB_SERVER_LISTEN", "127.0.0.1:9001")
@@ -107,7 +112,10 @@ fn an_address_that_others_reach_is_refused_without_tls_or_a_word() {
     let folder = tempfile::tempdir().unwrap();
     let output = run(folder.path(), &["--listen", "0.0.0.0:0"]);
     assert_eq!(output.status.code(), Some(2));
-    assert!(text(&output.stderr).contains("needs TLS") && text(&output.stderr).contains("--allow-plaintext"), "{output:?}");
+    assert!(
+        text(&output.stderr).contains("needs TLS") && text(&output.stderr).contains("--allow-plaintext"),
+        "{output:?}"
+    );
     let output = run(folder.path(), &["--listen", "0.0.0.0:0", "--allow-plaintext", "--dev"]);
     assert_eq!(output.status.code(), Some(1));
     assert!(text(&output.stderr).contains("loopback only"), "{output:?}");

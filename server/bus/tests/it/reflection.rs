@@ -52,8 +52,7 @@ async fn reflection_shows_every_service_with_all_its_methods() {
     use v1::server_reflection_response::MessageResponse as A;
     let mut questions = vec![ask(Q::ListServices(String::new()))];
     questions.extend(SERVICES.map(|s| ask(Q::FileContainingSymbol(s.to_owned()))));
-    let mut answers =
-        client.server_reflection_info(tokio_stream::iter(questions)).await.unwrap().into_inner();
+    let mut answers = client.server_reflection_info(tokio_stream::iter(questions)).await.unwrap().into_inner();
     let Some(A::ListServicesResponse(list)) = answers.message().await.unwrap().unwrap().message_response else {
         panic!("no list");
     };
@@ -82,10 +81,8 @@ async fn older_clients_find_the_older_reflection() {
     assert!(super::policy::paths().contains(path));
     let mut client = v1alpha::server_reflection_client::ServerReflectionClient::new(server.channel());
     use v1alpha::server_reflection_request::MessageRequest as Q;
-    let question = v1alpha::ServerReflectionRequest {
-        host: String::new(),
-        message_request: Some(Q::ListServices(String::new())),
-    };
+    let question =
+        v1alpha::ServerReflectionRequest { host: String::new(), message_request: Some(Q::ListServices(String::new())) };
     let mut answers = client.server_reflection_info(tokio_stream::once(question)).await.unwrap().into_inner();
     let answer = answers.message().await.unwrap().unwrap();
     assert!(format!("{answer:?}").contains("acb.v1.AgentRegistry"), "{answer:?}");

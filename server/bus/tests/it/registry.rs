@@ -72,7 +72,10 @@ async fn an_id_belongs_to_the_credential_that_registered_it() {
     let stranger = server.agent("stranger", &[]).await;
     assert_eq!(refused(stranger.register(spec("planner")).await), ErrorCode::PermissionDenied);
     let update = |spec| v1::UpdateAgentRequest { spec: Some(spec), fields: Vec::new() };
-    assert_eq!(refused(told(stranger.agents().update_agent(update(spec("planner"))).await)), ErrorCode::PermissionDenied);
+    assert_eq!(
+        refused(told(stranger.agents().update_agent(update(spec("planner"))).await)),
+        ErrorCode::PermissionDenied
+    );
     assert_eq!(refused(told(other.agents().update_agent(update(spec("planner"))).await)), ErrorCode::PermissionDenied);
     let remove = || v1::UnregisterAgentRequest { agent_id: "planner".to_owned(), keep_inbox: false };
     assert_eq!(refused(told(other.agents().unregister_agent(remove()).await)), ErrorCode::PermissionDenied);
@@ -151,7 +154,8 @@ async fn unregistering_takes_the_inbox_along_unless_it_is_to_stay() {
         async move { told(planner.subscriptions().get_subscription(request).await) }
     };
     let remove = |keep_inbox| {
-        let (planner, request) = (planner.clone(), v1::UnregisterAgentRequest { agent_id: "planner".to_owned(), keep_inbox });
+        let (planner, request) =
+            (planner.clone(), v1::UnregisterAgentRequest { agent_id: "planner".to_owned(), keep_inbox });
         async move { told(planner.agents().unregister_agent(request).await) }
     };
     // What is absent is off the bus already.
@@ -214,7 +218,7 @@ async fn discovery_finds_by_every_condition() {
         let bus = bus.clone();
         async move {
             let agents = bus.discover(request).await.unwrap().agents;
-            agents.into_iter().map(|a| a.spec.unwrap().id).collect::<Vec<_>>().join("")
+            agents.into_iter().map(|a| a.spec.unwrap().id).collect::<String>()
         }
     };
     let any = v1::DiscoverAgentsRequest::default;
@@ -249,9 +253,12 @@ async fn pages_go_on_where_they_were_cut_and_their_tokens_fit_one_query_only() {
     let server = Setup::dev().start().await;
     let bus = server.dev("default", "anonymous");
     for i in 0..7 {
-        bus.register(v1::AgentSpec { r#type: if i % 2 == 0 { "even" } else { "odd" }.to_owned(), ..spec(&format!("a{i}")) })
-            .await
-            .unwrap();
+        bus.register(v1::AgentSpec {
+            r#type: if i % 2 == 0 { "even" } else { "odd" }.to_owned(),
+            ..spec(&format!("a{i}"))
+        })
+        .await
+        .unwrap();
         if i < 5 {
             bus.heartbeat(&format!("a{i}"), 1).await.unwrap();
         }
@@ -274,7 +281,8 @@ async fn pages_go_on_where_they_were_cut_and_their_tokens_fit_one_query_only() {
                 break;
             }
         }
-        let expected: Vec<String> = (0..if status == AgentStatus::Online { 5 } else { 7 }).map(|i| format!("a{i}")).collect();
+        let expected: Vec<String> =
+            (0..if status == AgentStatus::Online { 5 } else { 7 }).map(|i| format!("a{i}")).collect();
         assert_eq!(ids, expected);
         assert_eq!(pages, expected.len().div_ceil(2));
     }

@@ -47,7 +47,7 @@ impl Setup {
         Self { dev: true, settings: Vec::new() }
     }
 
-    pub(crate) fn set(mut self, path: &str, text: impl ToString) -> Self {
+    pub(crate) fn set(mut self, path: &str, text: impl fmt::Display) -> Self {
         self.settings.push((path.to_owned(), text.to_string()));
         self
     }
@@ -107,7 +107,10 @@ impl Server {
 
     /// A client that says who it is, to a server with `--dev`.
     pub(crate) fn dev(&self, tenant: &str, agent: &str) -> Client {
-        Client { channel: self.channel(), identity: Identity::Dev { tenant: tenant.to_owned(), agent: agent.to_owned() } }
+        Client {
+            channel: self.channel(),
+            identity: Identity::Dev { tenant: tenant.to_owned(), agent: agent.to_owned() },
+        }
     }
 
     pub(crate) fn with_token(&self, token: &str) -> Client {
@@ -279,7 +282,10 @@ impl Client {
         told(self.agents().heartbeat(request).await).map(|_| ())
     }
 
-    pub(crate) async fn discover(&self, request: v1::DiscoverAgentsRequest) -> Result<v1::DiscoverAgentsResponse, Failure> {
+    pub(crate) async fn discover(
+        &self,
+        request: v1::DiscoverAgentsRequest,
+    ) -> Result<v1::DiscoverAgentsResponse, Failure> {
         told(self.agents().discover_agents(request).await)
     }
 

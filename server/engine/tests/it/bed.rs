@@ -1,10 +1,6 @@
 //! A log, a clock and a recorder around one engine: the runner that tests drive by hand.
 
-use std::{
-    collections::VecDeque,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use acb_engine::{
     Connected, Credit, Death, Delivery, Effects, Engine, EngineConfig, MessageState, Plan, SeqRange, SessionDef,
@@ -67,7 +63,6 @@ pub(crate) struct Stored {
     pub(crate) topic: Bytes,
     pub(crate) body: Bytes,
     pub(crate) facts: Arc<Facts>,
-    pub(crate) expires_at: Timestamp,
 }
 
 /// A log in memory, reading as the real one promises to.
@@ -258,7 +253,6 @@ impl Bed {
                 topic: Bytes::copy_from_slice(post.topic.as_bytes()),
                 body: body.slice(ends[i]..ends[i + 1]),
                 facts: Arc::clone(&facts),
-                expires_at: post.expires_at,
             });
         }
         self.log.next_seq += posts.len() as u64;
@@ -331,7 +325,9 @@ impl Bed {
     /// Refusals and confirmations since the last time.
     pub(crate) fn answers(&mut self) -> Vec<(Seq, u32, Result<(), ErrorCode>)> {
         let said = self.said();
-        said.into_iter().filter_map(|s| if let Said::Settled(_, f, n, r) = s { Some((f, n, r)) } else { None }).collect()
+        said.into_iter()
+            .filter_map(|s| if let Said::Settled(_, f, n, r) = s { Some((f, n, r)) } else { None })
+            .collect()
     }
 
     pub(crate) fn deaths(&mut self) -> Vec<Death> {

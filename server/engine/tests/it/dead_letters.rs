@@ -143,7 +143,10 @@ fn a_discard_settles_without_a_lease_and_once() {
     assert_eq!(discard(&mut bed, 2), Ok(false));
     assert_eq!(discard(&mut bed, 1), Ok(true));
     assert_eq!(discard(&mut bed, 99), Ok(false));
-    assert_eq!(bed.engine.settle_direct(SubscriptionId(9), 1, bed.now, &mut bed.fx), Err(ErrorCode::SubscriptionNotFound));
+    assert_eq!(
+        bed.engine.settle_direct(SubscriptionId(9), 1, bed.now, &mut bed.fx),
+        Err(ErrorCode::SubscriptionNotFound)
+    );
     assert_eq!(bed.engine.floor(), 3);
     assert!(bed.engine.is_settled(SUB, 2) && !bed.engine.is_settled(SUB, 3));
     discard(&mut bed, 4).unwrap();

@@ -288,9 +288,13 @@ fn what_was_trimmed_while_the_bus_was_down_is_a_gap() {
     bed.connect(1, session(1, 64));
     bed.serve();
     let said = bed.said();
-    let gaps: Vec<_> = said.iter().filter_map(|s| if let crate::bed::Said::Gap(_, g) = s { Some((g.from_seq, g.to_seq)) } else { None }).collect();
+    let gaps: Vec<_> = said
+        .iter()
+        .filter_map(|s| if let crate::bed::Said::Gap(_, g) = s { Some((g.from_seq, g.to_seq)) } else { None })
+        .collect();
     assert_eq!(gaps, [(2, 3), (3, 5)]);
-    let first = said.iter().find_map(|s| if let crate::bed::Said::Deliver(_, d) = s { Some(d.first_seq) } else { None });
+    let first =
+        said.iter().find_map(|s| if let crate::bed::Said::Deliver(_, d) = s { Some(d.first_seq) } else { None });
     assert_eq!(first, Some(5));
 }
 

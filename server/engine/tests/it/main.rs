@@ -1,4 +1,5 @@
 //! The engine as a runner and a simulation see it.
+#![expect(clippy::unwrap_used, reason = "tests and their helpers")]
 
 mod bed;
 mod credit;
@@ -6,7 +7,8 @@ mod dead_letters;
 mod delivery;
 mod journal;
 mod model;
-mod sessions;
-mod settling;
 #[cfg(feature = "planted")]
 mod planted;
+mod sessions;
+mod settling;
+mod survey;

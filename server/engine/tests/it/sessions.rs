@@ -22,7 +22,9 @@ fn resuming(arrived: u64) -> SessionDef {
 
 fn numbers(bed: &mut Bed) -> Vec<(u64, u64, u32)> {
     let said = bed.said();
-    said.iter().filter_map(|s| if let Said::Deliver(_, d) = s { Some((d.delivery, d.first_seq, d.attempt)) } else { None }).collect()
+    said.iter()
+        .filter_map(|s| if let Said::Deliver(_, d) = s { Some((d.delivery, d.first_seq, d.attempt)) } else { None })
+        .collect()
 }
 
 #[test]
@@ -128,7 +130,8 @@ fn leaving_gives_everything_back_at_once_and_uncounted() {
     let other = bed.connect(1, session(2, 64));
     bed.ack(s, 4, 1);
     bed.engine.leave(s, bed.now, &mut bed.fx);
-    let seqs: Vec<_> = bed.delivered().into_iter().inspect(|d| assert_eq!((d.0, d.2), (other, 1))).flat_map(|d| d.1).collect();
+    let seqs: Vec<_> =
+        bed.delivered().into_iter().inspect(|d| assert_eq!((d.0, d.2), (other, 1))).flat_map(|d| d.1).collect();
     assert_eq!(seqs, [1, 2, 3, 5, 6, 7, 8, 9, 10]);
     for _ in 0..10 {
         let s = bed.connect(1, session(1, 64));

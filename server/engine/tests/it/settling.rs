@@ -147,7 +147,8 @@ fn progress_starts_leases_anew_whole_or_in_part() {
     bed.advance(20_000);
     bed.settle(s, Settlement::Progress(range(3, 2)));
     bed.advance(10_000);
-    let leased = |bed: &mut Bed| (1..=10).filter(|seq| bed.status(1, *seq).state == DeliveryState::Leased).collect::<Vec<_>>();
+    let leased =
+        |bed: &mut Bed| (1..=10).filter(|seq| bed.status(1, *seq).state == DeliveryState::Leased).collect::<Vec<_>>();
     assert_eq!(leased(&mut bed), [3, 4]);
     bed.settle(s, Settlement::Progress(range(1, 10)));
     assert_eq!(bed.answers(), [(1, 2, LOST), (5, 6, LOST)]);

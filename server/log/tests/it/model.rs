@@ -145,6 +145,9 @@ impl Model {
             }
             98 => {
                 self.fall(false);
+                while rng.chance(1, 2) {
+                    self.stumble(rng);
+                }
                 self.open();
             }
             _ => self.world.now = self.world.now.after(std::time::Duration::from_millis(rng.below(500))),
@@ -535,6 +538,17 @@ impl Model {
         for s in &mut self.states {
             s.level = if s.level >= kept { Level::Synced } else { Level::Staged };
         }
+    }
+
+    /// The power goes again while the log is being opened.
+    fn stumble(&mut self, rng: &mut SimRng) {
+        let (on, errno) = [(FaultOn::Change, libc::EIO), (FaultOn::Change, libc::ENOSPC), (FaultOn::Sync, libc::EIO)][rng.below(3) as usize];
+        self.world.disk.inject(Fault { on, errno, after: rng.below(8), times: u64::MAX });
+        if let Ok(opened) = self.world.try_open() {
+            assert!(opened.log.next_seq() >= self.given, "LOG-1: {} comes next", opened.log.next_seq());
+        }
+        self.world.disk.heal();
+        self.world.power_cut();
     }
 
     /// Opens the log, compares all that it holds, and answers the seq that came next.

@@ -1,7 +1,10 @@
 //! Messages in: consumers, credit, settlements. A consumer whose connection broke is opened again, under the same
 //! session, when it is next asked.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::VecDeque,
+    time::{Duration, Instant},
+};
 
 use acb_proto::v1;
 use serde_json::{Value, json};
@@ -52,12 +55,17 @@ pub(super) struct Session {
     last: Option<Delivered>,
     /// Number of the last message that came over any connection.
     arrived: u64,
+    /// What came over a connection that broke and was not asked for yet.
+    kept: VecDeque<Delivered>,
 }
 
 impl Session {
     pub(super) fn lost(&mut self) {
-        if let Some(live) = self.live.take() {
+        if let Some(mut live) = self.live.take() {
             self.arrived = live.last_delivery;
+            while let Some(message) = live.buffered() {
+                self.kept.push_back(message);
+            }
         }
     }
 
@@ -71,12 +79,9 @@ impl Session {
     async fn open(&mut self, client: &RawClient) -> Result<(), Failure> {
         let opening = Opening { resume: self.arrived, ..self.opening.clone() };
         let live = ConsumeSession::open(client, &opening).await?;
-        if !live.opened.resumed && self.arrived != 0 {
-            // The server knows nothing of the earlier connection: it counts from 1 again.
-            let mut fresh = live;
-            fresh.last_delivery = fresh.last_delivery.saturating_sub(self.arrived);
-            self.live = Some(fresh);
-            return Ok(());
+        if !live.opened.resumed {
+            // The server knows nothing of the earlier connection: what it held is not ours any more.
+            self.kept.clear();
         }
         self.live = Some(live);
         Ok(())
@@ -105,7 +110,7 @@ impl RawDriver {
             credit_messages: args.small_or("credit", 64)?,
             credit_bytes: args.number_or("credit_bytes", 8 << 20)?,
         };
-        let mut session = Session { opening, live: None, last: None, arrived: 0 };
+        let mut session = Session { opening, live: None, last: None, arrived: 0, kept: VecDeque::new() };
         session.open(&self.client().await?).await?;
         let opened = session.live.as_ref().map(|l| l.opened.clone()).unwrap_or_default();
         self.sessions.insert(name, session);
@@ -160,8 +165,17 @@ impl RawDriver {
     pub(super) async fn receive(&mut self, args: &Args) -> Result<Value, Failure> {
         let count = args.number_or("count", 1)?;
         let mut messages = Vec::new();
-        for _ in 0..count {
-            let message = with_session!(self, args, |live| live.message().await)?;
+        for number in 0..count {
+            let kept = self.named(args)?.kept.pop_front();
+            let message = match kept {
+                Some(message) => message,
+                None => with_session!(self, args, |live| live.message().await).map_err(|mut failure: Failure| {
+                    if number > 0 {
+                        failure.message = format!("{} of {count} came; {}", number, failure.message);
+                    }
+                    failure
+                })?,
+            };
             messages.push(shape::delivered(&message, &self.place.mark)?);
             self.named(args)?.last = Some(message);
         }
@@ -177,7 +191,8 @@ impl RawDriver {
             live.barrier().await?;
             Ok(live.buffered())
         })?;
-        match buffered {
+        let kept = self.named(args)?.kept.pop_front();
+        match kept.or(buffered) {
             None => Ok(Value::Null),
             Some(message) => {
                 let shown = shape::delivered(&message, &self.place.mark)?;
@@ -286,30 +301,37 @@ impl RawDriver {
             credit_bytes: 8 << 20,
             ..Opening::default()
         };
-        let mut session = Session { opening, live: None, last: None, arrived: 0 };
+        let mut session = Session { opening, live: None, last: None, arrived: 0, kept: VecDeque::new() };
         session.open(&self.client().await?).await?;
         self.sessions.insert(REPLIES.to_owned(), session);
         Ok(())
     }
 
-    /// Waits for the reply of a correlation id and acknowledges it. Replies to other requests are acknowledged and
-    /// dropped: whoever asked for them has given up.
+    /// Waits for the reply of a correlation id and acknowledges it. Replies to other requests are kept for those who
+    /// will ask for them.
     pub(super) async fn reply_to(&mut self, correlation_id: &str, within: Duration) -> Result<Value, Failure> {
-        let args = Args::from(
-            json!({ "session": REPLIES }).as_object().cloned().unwrap_or_default(),
-        );
+        if let Some(reply) = self.replies.remove(correlation_id) {
+            return shape::delivered(&reply, &self.place.mark);
+        }
+        let args = Args::from(json!({ "session": REPLIES }).as_object().cloned().unwrap_or_default());
         let waiting = async {
-            with_session!(self, &args, |live| loop {
-                let message = live.message().await?;
-                let acks = vec![crate::raw::one(message.seq)];
-                live.send(v1::ConsumeRequest { acks, ..Default::default() }).await?;
-                if message.message.correlation_id == correlation_id {
-                    break Ok(message);
+            loop {
+                let reply = with_session!(self, &args, |live| {
+                    let message = live.message().await?;
+                    let acks = vec![crate::raw::one(message.seq)];
+                    live.send(v1::ConsumeRequest { acks, ..Default::default() }).await?;
+                    Ok(message)
+                });
+                match reply {
+                    Ok(reply) if reply.message.correlation_id != correlation_id => {
+                        self.replies.insert(reply.message.correlation_id.clone(), reply);
+                    }
+                    other => break other,
                 }
-            })
+            }
         };
         match tokio::time::timeout(within, waiting).await {
-            Ok(message) => shape::delivered(&message?, &self.place.mark),
+            Ok(reply) => shape::delivered(&reply?, &self.place.mark),
             Err(_) => Err(Failure::own("timeout", format!("no reply within {within:?}"))),
         }
     }

@@ -144,9 +144,11 @@ impl RawDriver {
         message.correlation_id.clone_from(&correlation_id);
         message.expires_at_ms = timeout.map_or(0, |t| self.place.clock.after(t));
         // Whoever asks listens first: an answer must not wait for somebody to come.
-        self.listen_for_replies().await?;
         let request = v1::SendRequest { message: Some(message), durability: build::durability(args)? as i32 };
-        let refused = self.send_message(request).await.err();
+        let refused = match self.listen_for_replies().await {
+            Ok(()) => self.send_message(request).await.err(),
+            Err(failure) => Some(failure),
+        };
         let pending = Pending { correlation_id, within: timeout.unwrap_or(ANSWER_WITHIN), refused };
         self.pending.insert(name.clone(), pending);
         self.last_request.clone_from(&name);

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use self::{consume::Session, messages::Pending};
 use super::{Args, Driver, Kind, Place, args::BAD_SCENARIO};
 use crate::{
-    raw::{Failure, Identity, PublishSession, RawClient},
+    raw::{Delivered, Failure, Identity, PublishSession, RawClient},
     wait::{LOOK_AGAIN, PATIENCE},
 };
 
@@ -48,6 +48,8 @@ pub(crate) struct RawDriver {
     frames: HashMap<(String, u32), PublishSession>,
     pending: HashMap<String, Pending>,
     last_request: String,
+    /// Replies that came before they were asked for, by correlation id.
+    replies: HashMap<String, Delivered>,
 }
 
 impl RawDriver {
@@ -65,6 +67,7 @@ impl RawDriver {
             frames: HashMap::new(),
             pending: HashMap::new(),
             last_request: String::new(),
+            replies: HashMap::new(),
         }
     }
 

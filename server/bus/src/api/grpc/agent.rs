@@ -61,7 +61,10 @@ impl v1::agent_registry_server::AgentRegistry for Grpc {
         .await
     }
 
-    async fn heartbeat(&self, request: Request<v1::HeartbeatRequest>) -> Result<Response<v1::HeartbeatResponse>, Status> {
+    async fn heartbeat(
+        &self,
+        request: Request<v1::HeartbeatRequest>,
+    ) -> Result<Response<v1::HeartbeatResponse>, Status> {
         self.call(Verb::Heartbeat, request, |(app, ctx, r)| async move {
             let next = app.agent_heartbeat(&ctx, &id_in(&r.agent_id)?, Incarnation(r.incarnation))?;
             Ok(v1::HeartbeatResponse { next_within_ms: next.as_millis() as u64 })

@@ -54,9 +54,7 @@ fn proof_in(r: v1::LoginRequest) -> Result<Proof, AppError> {
     }
     let agent = r.agent_id.parse()?;
     match (r.enrolment_key.is_empty(), r.secret.is_empty()) {
-        (false, false) => {
-            Err(AppError::new(ErrorCode::InvalidArgument, "enrolment_key and secret exclude each other"))
-        }
+        (false, false) => Err(AppError::new(ErrorCode::InvalidArgument, "enrolment_key and secret exclude each other")),
         (true, true) => Err(AppError::missing("enrolment_key or secret")),
         (false, true) => Ok(Proof::Key { key: r.enrolment_key, agent }),
         (true, false) => {

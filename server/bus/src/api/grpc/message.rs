@@ -36,7 +36,7 @@ impl v1::message_service_server::MessageService for Grpc {
                 topic: status.topic,
                 from: status.from.to_string(),
                 stored_at_ms: status.stored_at.0,
-                subscriptions: status.subscriptions.into_iter().map(state_out).collect(),
+                subscriptions: status.subscriptions.iter().map(state_out).collect(),
             })
         })
         .await
@@ -82,7 +82,7 @@ fn durability_in(n: i32) -> Result<Option<Durability>, AppError> {
     Durability::from_wire(n).map(Some).ok_or_else(unknown)
 }
 
-fn state_out(state: MessageState) -> v1::SubscriptionStatus {
+fn state_out(state: &MessageState) -> v1::SubscriptionStatus {
     v1::SubscriptionStatus {
         subscription: state.name.to_string(),
         state: match state.state {

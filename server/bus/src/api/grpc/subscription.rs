@@ -74,7 +74,8 @@ pub(super) fn name_in(field: &'static str, text: &str) -> Result<SubscriptionNam
 
 fn wanted_in(spec: &v1::SubscriptionSpec, name: SubscriptionName) -> Result<Wanted, AppError> {
     use v1::DeadLetterPolicy as P;
-    let unknown = |_| AppError::new(ErrorCode::UnknownEnum, format!("dead_letters has no member {}", spec.dead_letters));
+    let unknown =
+        |_| AppError::new(ErrorCode::UnknownEnum, format!("dead_letters has no member {}", spec.dead_letters));
     Ok(Wanted {
         name,
         filters: spec.filters.clone(),

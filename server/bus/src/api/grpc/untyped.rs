@@ -49,7 +49,8 @@ mod tests {
 
     #[test]
     fn what_tonic_refuses_gets_a_code() {
-        let utf8 = "failed to decode Protobuf message: LoginRequest.agent_id: invalid string value: data is not UTF-8 encoded";
+        let utf8 =
+            "failed to decode Protobuf message: LoginRequest.agent_id: invalid string value: data is not UTF-8 encoded";
         for (status, code) in [
             (Status::internal("failed to decode Protobuf message: invalid wire type"), ErrorCode::MalformedFrame),
             (Status::internal(utf8), ErrorCode::InvalidUtf8),
