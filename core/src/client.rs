@@ -9,7 +9,7 @@ use crate::{
     connection::{Core, Events},
     credentials::Identity,
     dead_letters::DeadLetters,
-    error::{Error, ErrorKind, Result},
+    error::{Error, Result},
     health::Health,
     messages::Messages,
     options::{ClientBuilder, Options},
@@ -220,8 +220,7 @@ impl Core {
             tokio::select! {
                 link = self.link() => return link.map(drop),
                 error = self.next_failure() => {
-                    let hopeless = !error.is_retryable() && error.kind() != ErrorKind::Unavailable;
-                    if hopeless {
+                    if !error.is_retryable() {
                         return Err(error);
                     }
                 }

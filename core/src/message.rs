@@ -329,6 +329,10 @@ impl Message {
         self.frame.consumer.hold(self.seq);
     }
 
+    pub(crate) fn is_held(&self) -> bool {
+        self.frame.consumer.is_held(self.seq)
+    }
+
     pub(crate) fn let_go(&self) {
         self.frame.consumer.let_go(self.seq);
     }

@@ -294,7 +294,7 @@ impl Subscription {
     }
 
     /// Handles messages with at most `concurrency` handlers at once: acks on `Ok`, nacks with the error's text on `Err`,
-    /// and renews leases while handlers run and while messages wait here for their turn. Ends when the subscription
+    /// unless the handler settled the message itself, and renews leases while handlers run and while messages wait here for their turn. Ends when the subscription
     /// does; handlers that run are finished first. Gaps go to the client's events.
     ///
     /// Handlers run inside this future. One that computes for long should do so in a task of its own.
@@ -348,7 +348,12 @@ where
     let held = Held(message.clone());
     let running = handler(message);
     async move {
-        let settled = match running.await {
+        let result = running.await;
+        if !held.0.is_held() {
+            // The handler settled it itself, or its lease is lost.
+            return;
+        }
+        let settled = match result {
             Ok(()) => held.0.ack(),
             Err(error) => held.0.nack(None, error.to_string()),
         };

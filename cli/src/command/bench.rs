@@ -1,6 +1,7 @@
 //! `acb bench`: how fast this bus is from here. A quick look with this one program, no comparison: that is `make bench`.
 
 use std::{
+    fmt::Display,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -105,8 +106,11 @@ fn rounded(value: f64) -> f64 {
 }
 
 fn micros() -> Result<Histogram<u64>> {
-    Histogram::new_with_max(LONGEST.as_micros() as u64, 3)
-        .map_err(|error| Failure::own(Exit::Failed, error.to_string(), ""))
+    Histogram::new_with_max(LONGEST.as_micros() as u64, 3).map_err(broken)
+}
+
+fn broken(error: impl Display) -> Failure {
+    Failure::own(Exit::Failed, error.to_string(), "")
 }
 
 pub(crate) async fn run(args: BenchArgs, context: &Context) -> Result {
@@ -170,8 +174,7 @@ async fn measure(
     done.cancel();
     let mut together = micros()?;
     while let Some(joined) = consumers.join_next().await {
-        let one = joined.map_err(|error| Failure::own(Exit::Failed, error.to_string(), ""))??;
-        together.add(one).map_err(|error| Failure::own(Exit::Failed, error.to_string(), ""))?;
+        together.add(joined.map_err(broken)??).map_err(broken)?;
     }
     let messages = arrived.load(Ordering::Relaxed);
     if last.is_err() {
@@ -191,13 +194,14 @@ async fn until(reached: impl Fn() -> bool) {
 
 async fn publish(args: &BenchArgs, context: &Context, sender: Publisher, origin: Instant) -> Result<Measured> {
     let (open, receipts) = mpsc::channel(args.window as usize);
-    let collector = tokio::spawn(collect(receipts));
+    let mut collector = JoinSet::new();
+    collector.spawn(collect(receipts));
     let mut payload = vec![b'x'; args.size as usize];
     let mut ticks = interval(PACE);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
     let start = Instant::now();
     let mut sent = 0u64;
-    while start.elapsed() < args.duration && !context.stop.is_cancelled() && !collector.is_finished() {
+    'publishing: while start.elapsed() < args.duration && !context.stop.is_cancelled() {
         let due = if args.rate == 0 {
             sent + u64::from(args.window)
         } else {
@@ -208,13 +212,15 @@ async fn publish(args: &BenchArgs, context: &Context, sender: Publisher, origin:
             payload[..STAMP_BYTES].copy_from_slice(&(origin.elapsed().as_micros() as u64).to_le_bytes());
             let receipt = sender.publish(&payload).await?;
             sent += 1;
+            // The collector ends early only when a publish failed; it says why.
             if open.send((Instant::now(), receipt)).await.is_err() {
-                break;
+                break 'publishing;
             }
         }
     }
     drop(open);
-    let (messages, micros) = collector.await.map_err(|error| Failure::own(Exit::Failed, error.to_string(), ""))??;
+    let collected = collector.join_next().await.ok_or_else(|| broken("nobody collected the receipts"))?;
+    let (messages, micros) = collected.map_err(broken)??;
     Ok(Measured { messages, seconds: start.elapsed().as_secs_f64(), micros })
 }
 

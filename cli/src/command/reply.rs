@@ -5,7 +5,7 @@
 
 use std::{process::Stdio, sync::Arc, time::Duration};
 
-use acb_sdk::{Bytes, Client, Message, SubscriptionSpec, Timestamp};
+use acb_sdk::{Bytes, Client, ErrorCode, Message, SubscriptionSpec, Timestamp};
 use acb_types::limits::PAYLOAD_BYTES_MAX;
 use clap::Args;
 use serde_json::json;
@@ -24,13 +24,13 @@ const ERROR_BYTES_MAX: u64 = 64 * 1024;
 /// What `reply` takes.
 #[derive(Args, Debug)]
 pub(crate) struct ReplyArgs {
-    /// Answers on these topics, instead of your inbox; again for more. Who else answers there shares them when --group is
-    /// the same.
+    /// Answers on these topics instead of your inbox; again for more.
     #[arg(long = "topic", value_name = "PATTERN")]
     topics: Vec<String>,
 
-    /// With --topic: a durable subscription that all who answer share.
-    #[arg(long, value_name = "NAME", requires = "topics")]
+    /// Answers what comes to a durable subscription, and shares it with all who do the same. With --topic it is made when
+    /// it is not there.
+    #[arg(long, value_name = "NAME")]
     group: Option<String>,
 
     /// Sends back what came.
@@ -48,7 +48,7 @@ pub(crate) struct ReplyArgs {
 }
 
 pub(crate) async fn run(args: ReplyArgs, context: &Context) -> Result {
-    let need = if args.topics.is_empty() { Use::OwnInbox } else { Use::Long };
+    let need = if args.topics.is_empty() && args.group.is_none() { Use::OwnInbox } else { Use::Long };
     let (target, client) = context.connect_to(need).await?;
     let named = context.global.agent.is_some();
     // Only an inbox needs a registration.
@@ -59,7 +59,7 @@ pub(crate) async fn run(args: ReplyArgs, context: &Context) -> Result {
     let subscription = context.or_stop(open(&args, &client)).await??;
     context.out.note(&match &guest {
         Some(Guest { agent, .. }) => format!("{agent} answers in its inbox; ask it with: acb request {agent} …"),
-        None => format!("answering on {}", args.topics.join(" ")),
+        None => format!("answering on {}", args.group.clone().unwrap_or_else(|| args.topics.join(" "))),
     });
     let (parallel, args) = (usize::from(args.parallel), Arc::new(args));
     let handling = subscription.for_each(parallel, |message| {
@@ -80,17 +80,28 @@ pub(crate) async fn run(args: ReplyArgs, context: &Context) -> Result {
 }
 
 async fn open(args: &ReplyArgs, client: &Client) -> Result<acb_sdk::Subscription> {
-    let builder = if args.topics.is_empty() {
-        client.inbox()
-    } else if let Some(group) = &args.group {
-        let spec = args.topics.iter().fold(SubscriptionSpec::new(group), |spec, topic| spec.filter(topic));
-        client.subscriptions().create(spec).await?;
-        client.subscribe(group)
-    } else {
-        client.listen(&args.topics)
+    let builder = match &args.group {
+        Some(group) => {
+            make(args, group, client).await?;
+            client.subscribe(group)
+        }
+        None if args.topics.is_empty() => client.inbox(),
+        None => client.listen(&args.topics),
     };
     // No more than can be handled: what waits here could be answered elsewhere.
     Ok(builder.credits(u32::from(args.parallel)).open().await?)
+}
+
+/// Makes the group's subscription, unless it is there: then its own rules hold.
+async fn make(args: &ReplyArgs, group: &str, client: &Client) -> Result {
+    match client.subscriptions().get(group).await {
+        Err(error) if error.code() == ErrorCode::SubscriptionNotFound && !args.topics.is_empty() => {
+            let spec = args.topics.iter().fold(SubscriptionSpec::new(group), |spec, topic| spec.filter(topic));
+            client.subscriptions().create(spec).await?;
+            Ok(())
+        }
+        other => Ok(other.map(drop)?),
+    }
 }
 
 /// Handles one message; what it fails with is the reason that goes back to the bus.

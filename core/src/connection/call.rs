@@ -5,10 +5,10 @@ use std::{future::Future, time::Duration};
 use tokio::time::Instant;
 use tonic::{Request, Response, Status};
 
-use super::{Core, Link};
+use super::Core;
 use crate::{
     convert,
-    error::{Error, ErrorCode, ErrorKind, Result},
+    error::{Error, ErrorKind, Result},
     retry::{Decision, Safety},
     transport::grpc::Channel,
 };
@@ -71,20 +71,12 @@ impl Core {
                 Decision::Again(wait) => tokio::time::sleep(wait).await,
                 Decision::Stop(retry) => return Err(error.with_retry(retry)),
             }
-            self.look_at(&link, &error);
         }
     }
 
     /// Whether new tokens can be had.
     fn can_renew(&self) -> bool {
         self.options.credentials.can_log_in() || self.tokens.tokens().is_some_and(|t| !t.refresh_token.is_empty())
-    }
-
-    /// A call that broke may have met a connection that broke.
-    fn look_at(&self, link: &Link, error: &Error) {
-        if link.channel.is_closed() || error.code() == ErrorCode::ConnectionLost && link.channel.is_closed() {
-            self.lost(link);
-        }
     }
 
     /// The deadline passed without a connection: says what keeps it down.

@@ -216,6 +216,14 @@ impl Core {
     /// Asks for a new connection in place of one whose server drains.
     pub(crate) fn retire(&self, generation: u64, after: Duration) {
         self.order(Control::Retire(generation, after));
+        // At once, so that no stream is opened on it again before the supervisor has looked.
+        self.state.send_if_modified(|state| match state {
+            State::Up(up) if up.generation == generation => {
+                *state = State::Down(None);
+                true
+            }
+            _ => false,
+        });
     }
 
     /// The server says that the token ends soon.
@@ -321,9 +329,8 @@ impl Core {
             schedule.next_wait();
             return Ok(());
         }
-        if link.channel.is_closed() || error.code() == ErrorCode::ConnectionLost {
+        if error.code() == ErrorCode::ConnectionLost && self.is_over(link).await {
             // The supervisor paces the way back.
-            self.lost(link);
             return Ok(());
         }
         match schedule.decide(error, Safety::Idempotent, None) {
@@ -335,16 +342,16 @@ impl Core {
         }
     }
 
-    /// A stream noticed that the connection broke: nobody shall take it for good until the supervisor has looked.
-    fn lost(&self, link: &Link) {
-        self.retire(link.generation, Duration::ZERO);
-        self.state.send_if_modified(|state| match state {
-            State::Up(up) if up.generation == link.generation => {
-                *state = State::Down(None);
-                true
-            }
-            _ => false,
-        });
+    /// Whether the connection under a stream that broke is over too. It may take a moment to know of itself.
+    async fn is_over(&self, link: &Link) -> bool {
+        /// Long enough for the connection's own task to run, short against any wait for another attempt.
+        const MOMENT: Duration = Duration::from_millis(20);
+        let over = |state: &State| match state {
+            State::Up(up) => up.generation != link.generation,
+            State::Down(_) | State::Closed(_) => true,
+        };
+        let mut watch = self.state.subscribe();
+        link.channel.is_closed() || tokio::time::timeout(MOMENT, watch.wait_for(over)).await.is_ok()
     }
 }
 

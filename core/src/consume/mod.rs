@@ -227,6 +227,11 @@ impl Consumer {
         }
     }
 
+    /// Whether a message's lease is kept: it was neither settled nor lost since.
+    pub(crate) fn is_held(&self, seq: u64) -> bool {
+        self.settle.lock().is_held(seq)
+    }
+
     pub(crate) fn let_go(&self, seq: u64) {
         self.settle.lock().let_go(seq);
     }

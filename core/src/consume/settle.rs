@@ -182,6 +182,11 @@ impl Settle {
         self.held.insert(seq, now);
     }
 
+    /// Whether a message's lease is kept.
+    pub(crate) fn is_held(&self, seq: u64) -> bool {
+        self.held.contains_key(&seq)
+    }
+
     /// Lets a message's lease run out again.
     pub(crate) fn let_go(&mut self, seq: u64) {
         self.held.remove(&seq);

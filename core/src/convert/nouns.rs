@@ -2,11 +2,11 @@
 
 use acb_proto::v1;
 use acb_types::{
-    Envelope, MessageId, Timestamp,
+    Durability, Envelope, MessageId, Timestamp,
     batch::{DeadLetterPolicy, StartAt},
     frame,
 };
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use prost::Message as _;
 
 use super::missing;
@@ -15,8 +15,9 @@ use crate::{
     agents::{Agent, AgentCapability, AgentSpec, AgentStatus, Query},
     credentials::{Credentials, Identity, Kind, Tokens},
     dead_letters::DeadLetter,
-    error::{Error, Result},
+    error::{Error, ErrorCode, Result},
     messages::{DeliveryState, MessageStatus, SubscriptionStatus},
+    publish::Published,
     subscriptions::{SubscriptionInfo, SubscriptionSpec},
     time::millis,
 };
@@ -177,6 +178,28 @@ pub(crate) fn discover(q: &Query, page_size: u32, page_token: String) -> v1::Dis
 
 pub(crate) fn message_id(operation: &'static str, text: &str) -> Result<MessageId> {
     text.parse().map_err(|_| Error::protocol(operation, "the server's answer has no readable message id"))
+}
+
+/// A message as the unary call carries it, by way of its bytes.
+pub(crate) fn send_request(
+    operation: &'static str,
+    m: &Envelope,
+    durability: Option<Durability>,
+) -> Result<v1::SendRequest> {
+    let mut bytes = BytesMut::new();
+    frame::encode(&mut bytes, m);
+    let fields = frame::messages(&bytes.freeze()).next().unwrap_or_default();
+    let message = v1::Message::decode(fields)
+        .map_err(|e| Error::new(ErrorCode::Internal, operation, "a message cannot be encoded").with_source(e))?;
+    Ok(v1::SendRequest { message: Some(message), durability: durability.map_or(0, |d| d as i32) })
+}
+
+pub(crate) fn published(operation: &'static str, r: &v1::SendResponse) -> Result<Published> {
+    Ok(Published {
+        id: message_id(operation, &r.message_id)?,
+        durability: Durability::from_wire(r.durability).ok_or_else(|| missing(operation, "durability"))?,
+        duplicate: r.duplicate,
+    })
 }
 
 pub(crate) fn message_status_request(id: MessageId) -> v1::GetMessageStatusRequest {

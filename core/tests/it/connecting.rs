@@ -9,7 +9,7 @@ use std::{
 };
 
 use acb_proto::v1;
-use acb_sdk::{Client, Credentials, ErrorCode, ErrorKind, Event, RetryPolicy};
+use acb_sdk::{Client, Credentials, ErrorCode, ErrorKind, Event, RetryPolicy, TlsOptions};
 use tonic::Status;
 
 use crate::peer::{Peer, opened, soon};
@@ -321,4 +321,41 @@ fn everything_works_in_a_runtime_of_one_thread_and_of_many() {
     };
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(work());
     tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap().block_on(work());
+}
+
+#[tokio::test]
+async fn tls_is_spoken_to_whom_the_given_root_vouches_for() {
+    let peer = Peer::new();
+    let root = peer.speak_tls("bus.test");
+    let tls = |pem: &str| TlsOptions::default().root_pem(pem);
+    let at = |endpoint| peer.builder_at(endpoint).connect_timeout(Duration::from_secs(5));
+    let client = at("acbs://bus.test").tls(tls(&root)).connect().await.unwrap();
+    assert!(client.is_connected());
+    at("acbs://10.1.2.3").tls(tls(&root).server_name("bus.test")).connect().await.unwrap();
+    let other = at("acbs://else.test").tls(tls(&root)).connect().await.unwrap_err();
+    assert_eq!(other.code(), ErrorCode::ProtocolError, "another name was taken: {other}");
+    let stranger = Peer::new().speak_tls("bus.test");
+    let unknown = at("acbs://bus.test").tls(tls(&stranger)).connect().await.unwrap_err();
+    assert_eq!(unknown.code(), ErrorCode::ProtocolError, "another root was taken: {unknown}");
+}
+
+#[tokio::test]
+async fn a_posted_message_has_a_key_and_is_repeated_under_it() {
+    let peer = Peer::new();
+    let keys = Arc::new(parking_lot::Mutex::new(Vec::new()));
+    let seen = Arc::clone(&keys);
+    peer.on("/acb.v1.MessageService/Send", move |_, request: v1::SendRequest| {
+        let message = request.message.unwrap();
+        assert_eq!((message.topic.as_str(), message.payload.as_ref()), ("t", b"x".as_ref()));
+        seen.lock().push(message.idempotency_key);
+        if seen.lock().len() == 1 {
+            return Err(status("unavailable"));
+        }
+        Ok(v1::SendResponse { message_id: "topics-0-1-9".into(), durability: 3, duplicate: true })
+    });
+    let client = peer.client().await;
+    let posted = client.messages().publish("t", "x").post().await.unwrap();
+    assert_eq!((posted.id.seq, posted.duplicate), (9, true));
+    let keys = keys.lock();
+    assert!(keys.len() == 2 && keys[0] == keys[1] && keys[0].len() == 32, "{keys:?}");
 }

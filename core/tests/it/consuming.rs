@@ -325,3 +325,27 @@ async fn a_batch_takes_what_is_here() {
     }
     assert_eq!(all, [1, 2, 3, 4, 5]);
 }
+
+#[tokio::test]
+async fn what_a_handler_settled_itself_is_left_as_it_is() {
+    let mut peer = Peer::new();
+    let client = peer.client().await;
+    let (work, mut call, _) = subscribe(&mut peer, &client).await;
+    call.answer(delivery(1, 1, 2)).await;
+    let handling = tokio::spawn(work.for_each(2, |m| async move {
+        if m.seq() == 1 {
+            m.nack(None, "later").unwrap();
+        }
+        Ok::<_, acb_sdk::Error>(())
+    }));
+    let mut all = v1::ConsumeRequest::default();
+    while all.acks.is_empty() || all.nacks.is_empty() {
+        let frame = call.next().await;
+        all.nacks.extend(frame.nacks);
+        all.acks.extend(frame.acks);
+    }
+    assert_eq!((seqs(&all.acks), all.nacks.len(), all.nacks[0].first_seq), (vec![(2, 1)], 1, 1));
+    drop(client);
+    drop(call);
+    handling.abort();
+}

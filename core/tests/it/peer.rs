@@ -73,6 +73,8 @@ struct Shared {
     dials: Mutex<u32>,
     /// Refuses so many dials first.
     refuse: Mutex<u32>,
+    /// Speaks TLS by this.
+    tls: Mutex<Option<tokio_rustls::TlsAcceptor>>,
 }
 
 impl std::fmt::Debug for Shared {
@@ -106,7 +108,15 @@ impl Dialer for Memory {
             let (cut, cuts) = oneshot::channel();
             self.0.cuts.lock().push(cut);
             let shared = Arc::clone(&self.0);
+            let tls = shared.tls.lock().clone();
             tokio::spawn(async move {
+                let far: Box<dyn acb_sdk::transport::Io> = match tls {
+                    None => Box::new(far),
+                    Some(tls) => match tls.accept(far).await {
+                        Ok(far) => Box::new(far),
+                        Err(_) => return,
+                    },
+                };
                 let serve = hyper::server::conn::http2::Builder::new(TokioExecutor::new()).serve_connection(
                     TokioIo::new(far),
                     hyper::service::service_fn(move |request| serve(Arc::clone(&shared), request)),
@@ -133,6 +143,7 @@ impl Peer {
             cuts: Mutex::default(),
             dials: Mutex::new(0),
             refuse: Mutex::new(0),
+            tls: Mutex::new(None),
         });
         let peer = Self { shared, publishes, consumes };
         peer.on("/acb.v1.AgentRegistry/RegisterAgent", |_, request: v1::RegisterAgentRequest| {
@@ -144,9 +155,7 @@ impl Peer {
 
     /// A client's builder that dials this peer.
     pub(crate) fn builder(&self) -> ClientBuilder {
-        Client::builder("acb://peer")
-            .dialer(Arc::new(Memory(Arc::clone(&self.shared))))
-            .credentials(Credentials::dev("default", "tester"))
+        self.builder_at("acb://peer")
     }
 
     pub(crate) async fn client(&self) -> Client {
@@ -197,6 +206,29 @@ impl Peer {
 
     pub(crate) fn dials(&self) -> u32 {
         *self.shared.dials.lock()
+    }
+
+    /// Speaks TLS 1.3 from now on, by a certificate for `name` that is its own root, which this gives as PEM.
+    pub(crate) fn speak_tls(&self, name: &str) -> String {
+        let made = rcgen::generate_simple_self_signed([name.to_owned()]).unwrap();
+        let key = rustls_pki_types::PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let mut config = rustls::ServerConfig::builder_with_provider(provider)
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![made.cert.der().clone()], key)
+            .unwrap();
+        config.alpn_protocols = vec![b"h2".to_vec()];
+        *self.shared.tls.lock() = Some(tokio_rustls::TlsAcceptor::from(Arc::new(config)));
+        made.cert.pem()
+    }
+
+    /// A builder that dials this peer at another address.
+    pub(crate) fn builder_at(&self, endpoint: &str) -> ClientBuilder {
+        Client::builder(endpoint)
+            .dialer(Arc::new(Memory(Arc::clone(&self.shared))))
+            .credentials(Credentials::dev("default", "tester"))
     }
 
     /// How often a unary method was called.

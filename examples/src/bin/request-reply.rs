@@ -2,6 +2,8 @@
 //!
 //! Start a server first: `acb-server --dev`. Then: `cargo run -p acb-examples --bin request-reply`.
 
+#![expect(clippy::disallowed_methods, reason = "an example owns its tasks")]
+
 use std::time::Duration;
 
 use acb_sdk::{Client, Credentials, ErrorCode, Message, Result};

@@ -64,7 +64,8 @@
 //!     credit: Credit { messages: 64, bytes: 8 << 20 },
 //!     resume_delivery: None,
 //! };
-//! let session = engine.connect(SubscriptionId(1), worker, now, &mut fx)?.session;
+//! let connected = engine.connect(SubscriptionId(1), worker, now, &mut fx).map_err(|code| code.name())?;
+//! let session = connected.session;
 //!
 //! let mut body = bytes::BytesMut::new();
 //! frame::encode(&mut body, &Envelope { topic: "code.review".into(), ..Envelope::default() });

@@ -36,16 +36,16 @@ struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Role {
     /// Sends the work, gathers the findings.
-    #[command(hide = true)]
+    #[command(hide = true, name = "as-planner")]
     Planner(planner::PlannerArgs),
     /// Surveys files.
-    #[command(hide = true)]
+    #[command(hide = true, name = "as-worker")]
     Worker(worker::WorkerArgs),
     /// Follows the progress.
-    #[command(hide = true)]
+    #[command(hide = true, name = "as-watcher")]
     Watcher(watcher::WatcherArgs),
     /// Starts the server, and ends it with the demo.
-    #[command(hide = true)]
+    #[command(hide = true, name = "as-guard")]
     Guard {
         /// The server.
         program: PathBuf,

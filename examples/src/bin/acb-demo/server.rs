@@ -110,7 +110,7 @@ impl Server {
             guard.env_remove(name);
         }
         let mut guard = guard
-            .arg("guard")
+            .arg("as-guard")
             .arg(&place.program)
             .args(place.arguments())
             .stdin(Stdio::piped())

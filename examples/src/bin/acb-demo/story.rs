@@ -48,8 +48,11 @@ const POISON: &[u8] = b"\xff\xfeh\0a\0l\0f\0 \0a\0 \0c\0h\0a\0r\0a\0c\0t\0e\0r";
 #[derive(clap::Args, Clone, Debug)]
 pub(crate) struct StoryArgs {
     /// The folder to survey [default: the unpacked sources of dependencies in cargo's registry folder].
-    #[arg(long, value_name = "PATH")]
     dir: Option<PathBuf>,
+
+    /// The same, for those who like to name it.
+    #[arg(long = "dir", value_name = "DIR", conflicts_with = "dir")]
+    named_dir: Option<PathBuf>,
 
     /// The server's program [default: acb-server beside this program].
     #[arg(long, value_name = "PATH")]
@@ -187,7 +190,7 @@ impl Story {
     async fn tell_it(&mut self, args: &StoryArgs) -> Result<bool> {
         println!("A planner, four workers and a watcher survey a folder together, each a process of its own.");
         println!("On the way one of the workers is killed, and then the server.\n");
-        let dir = args.dir.clone().map_or_else(folder::dependency_sources, Ok)?;
+        let dir = args.dir.clone().or(args.named_dir.clone()).map_or_else(folder::dependency_sources, Ok)?;
         let choice = folder::choose(&dir, args.files)?;
         let extra = self.folder.join("extra");
         fs::create_dir(&extra)?;
@@ -212,7 +215,7 @@ impl Story {
         self.assemble(&mut team, &mut told, &place.url(), &keys).await?;
         let table = self.folder.join("table.json");
         let planner = [
-            "planner".into(),
+            "as-planner".into(),
             format!("--url={}", place.url()),
             format!("--dir={}", dir.display()),
             format!("--files={}", args.files),
@@ -274,11 +277,11 @@ impl Story {
         url: &str,
         keys: &Keys,
     ) -> Result<()> {
-        team.start(WATCHER, &keys.watcher, &["watcher".into(), format!("--url={url}")])?;
+        team.start(WATCHER, &keys.watcher, &["as-watcher".into(), format!("--url={url}")])?;
         let mut pids = Vec::new();
         for number in 1..=WORKERS {
             let name = format!("worker-{number}");
-            let arguments = ["worker".into(), format!("--url={url}"), format!("--name={name}")];
+            let arguments = ["as-worker".into(), format!("--url={url}"), format!("--name={name}")];
             pids.push(team.start(&name, &keys.workers, &arguments)?.to_string());
         }
         let mut waiting = WORKERS + 1;

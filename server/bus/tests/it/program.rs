@@ -205,3 +205,69 @@ fn the_version_is_told() {
     let output = run(folder.path(), &["--version"]);
     assert_eq!(text(&output.stdout).trim(), format!("acb-server {}", env!("CARGO_PKG_VERSION")));
 }
+
+/// A folder with a stopped server's data: three messages on a topic, one in an inbox.
+async fn stopped() -> std::sync::Arc<tempfile::TempDir> {
+    let server = crate::support::Setup::dev().start().await;
+    let bus = server.dev("default", "a");
+    bus.register(crate::support::spec("a")).await.unwrap();
+    for i in 0..3 {
+        bus.send(crate::support::message("t", &format!("message {i}"))).await.unwrap();
+    }
+    bus.send(crate::support::message("$acb.inbox.a", "x")).await.unwrap();
+    let folder = server.data_folder();
+    server.stop().await;
+    folder
+}
+
+#[tokio::test]
+async fn a_sound_folder_is_told_so_and_is_left_as_it_was() {
+    let folder = stopped().await;
+    let output = run(folder.path(), &["check", "data"]);
+    let told = text(&output.stdout);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    for part in ["data: 3 logs", "default/topics/0", "3 messages in 1 segment", "seqs 1 to 3", "closed in good order", "Nothing is damaged"] {
+        assert!(told.contains(part), "{part:?} is not in {told}");
+    }
+    let output = run(folder.path(), &["check", "nowhere"]);
+    assert_eq!(output.status.code(), Some(1));
+    let output = run(folder.path(), &["check", "."]);
+    assert!(output.status.code() == Some(1) && text(&output.stderr).contains("no data folder"), "{output:?}");
+}
+
+#[tokio::test]
+async fn damage_is_told_with_its_place_and_the_rest_is_saved_into_a_copy() {
+    let folder = stopped().await;
+    let topics = folder.path().join("data/tenants/default/log/topics-0");
+    let segment = fs::read_dir(&topics)
+        .unwrap()
+        .map(|e| e.unwrap().path())
+        .find(|p| p.extension().is_some_and(|e| e == "seg"))
+        .unwrap();
+    let mut bytes = fs::read(&segment).unwrap();
+    let at = bytes.windows(9).position(|w| w == b"message 1").unwrap();
+    bytes[at] ^= 1;
+    fs::write(&segment, &bytes).unwrap();
+    let output = run(folder.path(), &["check", "data"]);
+    let told = text(&output.stdout);
+    assert_eq!(output.status.code(), Some(3), "{output:?}");
+    for part in ["DAMAGED", segment.file_name().unwrap().to_str().unwrap(), "at byte", "1 of 3 logs cannot be opened", "--salvage-into"] {
+        assert!(told.contains(part), "{part:?} is not in {told}");
+    }
+    let output = run(folder.path(), &["check", "data", "--salvage-into", "saved"]);
+    let told = text(&output.stdout);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    assert!(told.contains("default/topics/0: 2 messages") && told.contains("left out:"), "{told}");
+    assert_eq!(fs::read(&segment).unwrap(), bytes, "the damaged folder was changed");
+    let output = run(folder.path(), &["check", "saved"]);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    let output = run(folder.path(), &["check", "data", "--salvage-into", "saved"]);
+    assert!(output.status.code() == Some(1) && text(&output.stderr).contains("is not empty"), "{output:?}");
+    // The copy is a whole folder: agents and keys are in it.
+    let (running, screen) = Running::start(folder.path(), &["--data-dir", "saved"]);
+    assert!(screen.contains("is ready"), "{screen}");
+    let output = run(folder.path(), &["check", "saved", "--salvage-into", "other"]);
+    assert!(output.status.code() == Some(1) && text(&output.stderr).contains("stop it first"), "{output:?}");
+    running.signal("-TERM");
+    assert_eq!(running.code().0, Some(0));
+}

@@ -101,17 +101,26 @@ impl RawDriver {
                 return Err(Failure::own(BAD_SCENARIO, "a consumer has a subscription or filters of its own"));
             }
         };
+        // An opening that broke is opened again under the same session: its leases wait for it.
+        let session = *self.openings.entry(name.clone()).or_insert_with(rand::random);
         let opening = Opening {
             subscription,
             ephemeral,
-            session: rand::random(),
+            session,
             incarnation: args.number_or("incarnation", self.incarnation)?,
             resume: 0,
             credit_messages: args.small_or("credit", 64)?,
             credit_bytes: args.number_or("credit_bytes", 8 << 20)?,
         };
         let mut session = Session { opening, live: None, last: None, arrived: 0, kept: VecDeque::new() };
-        session.open(&self.client().await?).await?;
+        let client = self.client().await?;
+        match session.open(&client).await {
+            Err(failure) if failure.is_lost() => return Err(failure),
+            outcome => {
+                self.openings.remove(&name);
+                outcome?;
+            }
+        }
         let opened = session.live.as_ref().map(|l| l.opened.clone()).unwrap_or_default();
         self.sessions.insert(name, session);
         Ok(json!({"resumed": opened.resumed, "ack_wait_ms": opened.ack_wait_ms, "class": opened.class}))

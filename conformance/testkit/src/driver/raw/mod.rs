@@ -40,6 +40,8 @@ pub(crate) struct RawDriver {
     client: Option<RawClient>,
     incarnation: u64,
     sessions: HashMap<String, Session>,
+    /// Session ids of consumers that are being opened.
+    openings: HashMap<String, [u8; 16]>,
     publisher: Option<PublishSession>,
     producer: [u8; 16],
     /// Number of the publisher's next message, over its reconnects.
@@ -61,6 +63,7 @@ impl RawDriver {
             client: None,
             incarnation: 0,
             sessions: HashMap::new(),
+            openings: HashMap::new(),
             publisher: None,
             producer: rand::random(),
             counter: 1,
