@@ -43,8 +43,10 @@ link_same_rust() {
         case "$("$found/bin/rustc" -V 2>/dev/null)" in
         "rustc $rust_wanted "*)
             host=$("$found/bin/rustc" -vV | sed -n 's/^host: //p')
+            # It has its name already: what ails is something else.
+            [ ! -e "$home/toolchains/$rust_wanted-$host" ] || return 1
             say "rust $rust_wanted is installed as ${found##*/}: giving it its own name too"
-            ln -s "$found" "$home/toolchains/$rust_wanted-$host"
+            ln -sT "$found" "$home/toolchains/$rust_wanted-$host"
             return
             ;;
         esac
@@ -52,7 +54,9 @@ link_same_rust() {
     return 1
 }
 
-rust_here() { rustc -V 2>/dev/null | grep -q "^rustc $rust_wanted " && cargo -V >/dev/null 2>&1; }
+rust_here() {
+    rustc -V 2>/dev/null | grep -q "^rustc $rust_wanted " && cargo -V 2>/dev/null | grep -q "^cargo $rust_wanted "
+}
 
 if ! rust_here; then
     if have rustup; then
@@ -61,7 +65,7 @@ if ! rust_here; then
             rustup toolchain install --no-self-update >/dev/null 2>&1 || true
         }
     fi
-    rust_here || fail "rust $rust_wanted is missing and rustup could not install it"
+    rust_here || fail "rust $rust_wanted is missing or does not answer: rustc says '$(rustc -V 2>&1 | head -n 1)', cargo says '$(cargo -V 2>&1 | head -n 1)'"
 fi
 
 packages=()

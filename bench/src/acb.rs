@@ -44,9 +44,7 @@ const CREDIT_BYTES: u64 = 8 << 20;
 
 /// Runs the plan against `acb-server`; the second figure is what the server says it stored.
 pub(crate) async fn load(plan: Plan) -> Result<(Outcome, Option<u64>)> {
-    let acb = Acb {
-        plan: Arc::new(plan.clone()),
-    };
+    let acb = Acb { plan: Arc::new(plan.clone()) };
     match plan.case.shape {
         Shape::RequestReply { clients } => Ok((acb.request_reply(&plan, clients).await?, None)),
         Shape::Idle { connections } => {
@@ -55,10 +53,7 @@ pub(crate) async fn load(plan: Plan) -> Result<(Outcome, Option<u64>)> {
         }
         _ => {
             let probe = acb.connect("bench-probe").await?;
-            probe
-                .subscriptions()
-                .create(SubscriptionSpec::new(PROBE).filter("probe.nothing"))
-                .await?;
+            probe.subscriptions().create(SubscriptionSpec::new(PROBE).filter("probe.nothing")).await?;
             let before = probe.subscriptions().get(PROBE).await?.next_seq;
             let outcome = Box::pin(acb.durable(&plan)).await?;
             let stored = probe.subscriptions().get(PROBE).await?.next_seq - before;
@@ -98,10 +93,7 @@ impl Acb {
         if plan.case.one_frame {
             builder = builder.frame_messages_max(1);
         }
-        builder
-            .connect()
-            .await
-            .context("cannot connect to acb-server")
+        builder.connect().await.context("cannot connect to acb-server")
     }
 
     fn level(&self) -> Durability {
@@ -114,26 +106,15 @@ impl Acb {
     async fn publisher(&self, number: usize) -> Result<Publisher> {
         let client = self.connect(&format!("bench-p{number}")).await?;
         let publisher = client.messages().publisher(TOPIC).durability(self.level()).build()?;
-        Ok(Publisher {
-            client,
-            publisher,
-            keys: self.plan.case.keyed.then(Keys::new),
-        })
+        Ok(Publisher { client, publisher, keys: self.plan.case.keyed.then(Keys::new) })
     }
 
     async fn receiver(&self, number: usize) -> Result<Receiver> {
         let client = self.connect(&format!("bench-r{number}")).await?;
         let name = format!("d{number}");
-        client
-            .subscriptions()
-            .create(SubscriptionSpec::new(&name).filter("b.>").start_at(StartAt::All))
-            .await?;
+        client.subscriptions().create(SubscriptionSpec::new(&name).filter("b.>").start_at(StartAt::All)).await?;
         let subscription = client.subscribe(&name).open().await?;
-        Ok(Receiver {
-            client,
-            name,
-            subscription,
-        })
+        Ok(Receiver { client, name, subscription })
     }
 
     async fn durable(&self, plan: &Plan) -> Result<Outcome> {
@@ -144,24 +125,18 @@ impl Acb {
                 Form::OwnInbox => bail!("own-inbox is a form of NATS"),
             },
             Shape::OneInFlight { clients } => {
-                let publishers =
-                    publish::open_many(clients, |number| self.publisher(number)).await?;
+                let publishers = publish::open_many(clients, |number| self.publisher(number)).await?;
                 publish::one_in_flight(plan, publishers).await
             }
             Shape::Backlog => {
-                let rate = if plan.case.payload > 256 {
-                    BACKLOG_4096
-                } else {
-                    BACKLOG_256
-                };
+                let rate = if plan.case.payload > 256 { BACKLOG_4096 } else { BACKLOG_256 };
                 let count = deliver::backlog_size(plan, rate)?;
                 publish::fill(plan, &self.publisher(0).await?, count).await?;
                 settle_disk().await?;
                 deliver::backlog(plan, Box::pin(self.receiver(0)), count).await
             }
             Shape::Live { subscriptions } => {
-                let receivers =
-                    publish::open_many(subscriptions, |number| self.receiver(number)).await?;
+                let receivers = publish::open_many(subscriptions, |number| self.receiver(number)).await?;
                 deliver::live(plan, self.publisher(0).await?, receivers).await
             }
             Shape::RequestReply { .. } | Shape::Idle { .. } => bail!("not a publishing case"),
@@ -197,12 +172,8 @@ impl Acb {
         let client = self.connect(&agent).await?;
         client.agents().register(&agent).send().await?;
         let inbox = client.inbox().open().await?;
-        let receipt = client
-            .messages()
-            .publish(TOPIC, Bytes::from_static(b"x"))
-            .durability(Durability::Written)
-            .send()
-            .await?;
+        let receipt =
+            client.messages().publish(TOPIC, Bytes::from_static(b"x")).durability(Durability::Written).send().await?;
         receipt.await?;
         Ok((client, inbox))
     }
@@ -301,13 +272,7 @@ struct Requester {
 
 impl Request for Requester {
     async fn request(&mut self, payload: Bytes) -> Result<Bytes> {
-        let reply = self
-            .client
-            .messages()
-            .request(RESPONDER, payload)
-            .durability(Durability::Written)
-            .send()
-            .await?;
+        let reply = self.client.messages().request(RESPONDER, payload).durability(Durability::Written).send().await?;
         Ok(reply.payload())
     }
 }

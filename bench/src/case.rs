@@ -183,14 +183,8 @@ pub(crate) struct Case {
     pub(crate) warm: bool,
 }
 
-const BASE: Case = Case {
-    name: "",
-    shape: Shape::Pipelined,
-    payload: 256,
-    one_frame: false,
-    keyed: false,
-    warm: false,
-};
+const BASE: Case =
+    Case { name: "", shape: Shape::Pipelined, payload: 256, one_frame: false, keyed: false, warm: false };
 
 macro_rules! cases {
     ($($constant:ident = $name:literal, $shape:expr $(, $field:ident : $value:expr)*;)*) => {
@@ -273,12 +267,7 @@ pub(crate) struct Row {
 }
 
 const fn row(case: &'static str, mode: Mode, peer: Peer, window: usize) -> Row {
-    Row {
-        case,
-        mode,
-        peer,
-        window,
-    }
+    Row { case, mode, peer, window }
 }
 
 /// Unacknowledged deliveries of a subscription, JetStream's default.
@@ -293,19 +282,9 @@ pub(crate) static ROWS: &[Row] = &[
     row(PUBLISH.name, Mode::Synced, Peer::NatsDefault, 512),
     row(PUBLISH.name, Mode::Synced, Peer::RedisAlways, 1024),
     row(PUBLISH.name, Mode::Synced, Peer::NatsAlways, 512),
-    row(
-        PUBLISH_ONE_FRAME.name,
-        Mode::Written,
-        Peer::NatsDefault,
-        512,
-    ),
+    row(PUBLISH_ONE_FRAME.name, Mode::Written, Peer::NatsDefault, 512),
     row(PUBLISH_4096.name, Mode::Written, Peer::NatsDefault, 512),
-    row(
-        PUBLISH_4096_FRESH.name,
-        Mode::Written,
-        Peer::NatsDefault,
-        512,
-    ),
+    row(PUBLISH_4096_FRESH.name, Mode::Written, Peer::NatsDefault, 512),
     row(PUBLISH_KEYED.name, Mode::Written, Peer::NatsDefault, 512),
     row(PUBLISH_50X1.name, Mode::Written, Peer::NatsDefault, 1),
     row(PUBLISH_50X1.name, Mode::Synced, Peer::RedisAlways, 1),
@@ -314,12 +293,7 @@ pub(crate) static ROWS: &[Row] = &[
     row(PUBLISH_1X1.name, Mode::Synced, Peer::RedisAlways, 1),
     row(DELIVER.name, Mode::Written, Peer::NatsDefault, ACK_WINDOW),
     row(DELIVER.name, Mode::Written, Peer::RedisEverysec, 500),
-    row(
-        DELIVER_4096.name,
-        Mode::Written,
-        Peer::NatsDefault,
-        ACK_WINDOW,
-    ),
+    row(DELIVER_4096.name, Mode::Written, Peer::NatsDefault, ACK_WINDOW),
     row(LIVE.name, Mode::Written, Peer::NatsDefault, 512),
     row(LIVE_ONE_FRAME.name, Mode::Written, Peer::NatsDefault, 512),
     row(LIVE_8.name, Mode::Written, Peer::NatsDefault, 512),
@@ -363,40 +337,24 @@ mod tests {
             assert!(Case::named(row.case).is_some(), "{}", row.case);
         }
         for case in CASES {
-            assert!(
-                ROWS.iter().any(|row| row.case == case.name),
-                "{}",
-                case.name
-            );
+            assert!(ROWS.iter().any(|row| row.case == case.name), "{}", case.name);
         }
     }
 
     #[test]
     fn rows_are_unique() {
         for (index, row) in ROWS.iter().enumerate() {
-            assert!(
-                ROWS[..index]
-                    .iter()
-                    .all(|other| other.label() != row.label()),
-                "{}",
-                row.label()
-            );
+            assert!(ROWS[..index].iter().all(|other| other.label() != row.label()), "{}", row.label());
         }
     }
 
     #[test]
     fn names_on_the_command_line_equal_names_in_results() {
         for mode in [Mode::Written, Mode::Synced] {
-            assert_eq!(
-                serde_json::to_string(&mode).unwrap(),
-                format!("\"{}\"", mode.name())
-            );
+            assert_eq!(serde_json::to_string(&mode).unwrap(), format!("\"{}\"", mode.name()));
         }
         for peer in ROWS.iter().map(|row| row.peer) {
-            assert_eq!(
-                serde_json::to_string(&peer).unwrap(),
-                format!("\"{}\"", peer.name())
-            );
+            assert_eq!(serde_json::to_string(&peer).unwrap(), format!("\"{}\"", peer.name()));
         }
     }
 }

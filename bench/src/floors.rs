@@ -66,22 +66,8 @@ pub(crate) struct Gate {
     pub(crate) goal: f64,
 }
 
-const fn gate(
-    case: &'static str,
-    mode: Mode,
-    peer: Peer,
-    measure: Measure,
-    floor: f64,
-    goal: f64,
-) -> Gate {
-    Gate {
-        case,
-        mode,
-        peer,
-        measure,
-        floor,
-        goal,
-    }
+const fn gate(case: &'static str, mode: Mode, peer: Peer, measure: Measure, floor: f64, goal: f64) -> Gate {
+    Gate { case, mode, peer, measure, floor, goal }
 }
 
 use Measure::{Acb, P99Ratio, Ratio, ServerCpu};
@@ -90,104 +76,27 @@ use Peer::{NatsAlways, NatsCore, NatsDefault, NatsLean, RedisAlways};
 
 /// The bounds; the first of a row is its main one.
 pub(crate) static GATES: &[Gate] = &[
-    gate(
-        "publish-256-pipelined",
-        Written,
-        NatsDefault,
-        Ratio,
-        5.0,
-        15.0,
-    ),
-    gate(
-        "publish-256-pipelined",
-        Written,
-        NatsDefault,
-        ServerCpu,
-        0.8,
-        0.3,
-    ),
+    gate("publish-256-pipelined", Written, NatsDefault, Ratio, 5.0, 15.0),
+    gate("publish-256-pipelined", Written, NatsDefault, ServerCpu, 0.8, 0.3),
     gate("publish-256-pipelined", Written, NatsLean, Ratio, 3.0, 8.0),
-    gate(
-        "publish-256-pipelined",
-        Synced,
-        NatsDefault,
-        Ratio,
-        3.0,
-        7.0,
-    ),
-    gate(
-        "publish-256-pipelined",
-        Synced,
-        RedisAlways,
-        Ratio,
-        3.0,
-        8.0,
-    ),
-    gate(
-        "publish-256-pipelined",
-        Synced,
-        NatsAlways,
-        Ratio,
-        60.0,
-        150.0,
-    ),
-    gate(
-        "publish-256-oneframe",
-        Written,
-        NatsDefault,
-        Ratio,
-        3.0,
-        7.0,
-    ),
-    gate(
-        "publish-4096-pipelined",
-        Written,
-        NatsDefault,
-        Ratio,
-        3.0,
-        6.0,
-    ),
+    gate("publish-256-pipelined", Synced, NatsDefault, Ratio, 3.0, 7.0),
+    gate("publish-256-pipelined", Synced, RedisAlways, Ratio, 3.0, 8.0),
+    gate("publish-256-pipelined", Synced, NatsAlways, Ratio, 60.0, 150.0),
+    gate("publish-256-oneframe", Written, NatsDefault, Ratio, 3.0, 7.0),
+    gate("publish-4096-pipelined", Written, NatsDefault, Ratio, 3.0, 6.0),
     gate("publish-4096-fresh", Written, NatsDefault, Ratio, 1.5, 2.5),
     gate("publish-256-keyed", Written, NatsDefault, Ratio, 3.0, 7.0),
     gate("publish-256-50x1", Written, NatsDefault, Ratio, 1.2, 1.7),
     gate("publish-256-50x1", Synced, RedisAlways, Ratio, 0.9, 1.2),
     gate("publish-256-50x1", Synced, NatsAlways, Ratio, 6.0, 10.0),
     gate("publish-256-1x1", Written, NatsDefault, Ratio, 1.1, 1.35),
-    gate(
-        "deliver-256-backlog",
-        Written,
-        NatsDefault,
-        Ratio,
-        8.0,
-        20.0,
-    ),
-    gate(
-        "deliver-256-backlog",
-        Written,
-        NatsDefault,
-        ServerCpu,
-        0.6,
-        0.2,
-    ),
-    gate(
-        "deliver-4096-backlog",
-        Written,
-        NatsDefault,
-        Ratio,
-        3.0,
-        5.5,
-    ),
+    gate("deliver-256-backlog", Written, NatsDefault, Ratio, 8.0, 20.0),
+    gate("deliver-256-backlog", Written, NatsDefault, ServerCpu, 0.6, 0.2),
+    gate("deliver-4096-backlog", Written, NatsDefault, Ratio, 3.0, 5.5),
     gate("live-256", Written, NatsDefault, Ratio, 8.0, 20.0),
     gate("live-256", Written, NatsDefault, P99Ratio, 1.0, 1.0),
     gate("live-256-oneframe", Written, NatsDefault, Ratio, 4.0, 9.0),
-    gate(
-        "live-256-oneframe",
-        Written,
-        NatsDefault,
-        P99Ratio,
-        1.0,
-        1.0,
-    ),
+    gate("live-256-oneframe", Written, NatsDefault, P99Ratio, 1.0, 1.0),
     gate("live-256-8subs", Written, NatsDefault, Ratio, 8.0, 20.0),
     gate("request-reply-1x1", Written, NatsCore, Ratio, 0.9, 1.1),
     gate("request-reply-50x1", Written, NatsCore, Ratio, 0.75, 1.0),
@@ -196,9 +105,7 @@ pub(crate) static GATES: &[Gate] = &[
 
 /// The bounds of a row.
 pub(crate) fn gates(case: &str, mode: Mode, peer: Peer) -> impl Iterator<Item = &'static Gate> {
-    GATES
-        .iter()
-        .filter(move |gate| gate.case == case && gate.mode == mode && gate.peer == peer)
+    GATES.iter().filter(move |gate| gate.case == case && gate.mode == mode && gate.peer == peer)
 }
 
 /// Fills in the row's gates, main floor and goal, and whether it passes. A bound whose measure is missing
@@ -230,9 +137,7 @@ mod tests {
     #[test]
     fn every_gate_belongs_to_a_row() {
         for gate in GATES {
-            let known = ROWS
-                .iter()
-                .any(|row| row.case == gate.case && row.mode == gate.mode && row.peer == gate.peer);
+            let known = ROWS.iter().any(|row| row.case == gate.case && row.mode == gate.mode && row.peer == gate.peer);
             assert!(known, "{gate:?}");
         }
     }
@@ -252,10 +157,7 @@ mod tests {
     fn a_row_passes_only_if_all_its_floors_hold() {
         let mut row = sample();
         judge(&mut row);
-        assert_eq!(
-            (row.floor, row.goal, row.pass),
-            (Some(5.0), Some(15.0), Some(true))
-        );
+        assert_eq!((row.floor, row.goal, row.pass), (Some(5.0), Some(15.0), Some(true)));
         assert_eq!(row.gates.len(), 2);
         row.acb_cpu_us_per_msg = 0.81;
         judge(&mut row);

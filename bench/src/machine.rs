@@ -38,11 +38,7 @@ impl Machine {
         let mut versions: Vec<(String, String)> = programs
             .iter()
             .map(|program| {
-                let name = program
-                    .file_name()
-                    .unwrap_or_default()
-                    .to_string_lossy()
-                    .into_owned();
+                let name = program.file_name().unwrap_or_default().to_string_lossy().into_owned();
                 (name, output(Command::new(program).arg("--version")))
             })
             .collect();
@@ -52,13 +48,8 @@ impl Machine {
                 versions.push((format!("crate {name}"), version));
             }
         }
-        versions.push((
-            "rustc".into(),
-            output(Command::new("rustc").arg("--version")),
-        ));
-        let dirty =
-            !output(Command::new("git").args(["status", "--porcelain", "--untracked-files=no"]))
-                .is_empty();
+        versions.push(("rustc".into(), output(Command::new("rustc").arg("--version"))));
+        let dirty = !output(Command::new("git").args(["status", "--porcelain", "--untracked-files=no"])).is_empty();
         let commit = output(Command::new("git").args(["rev-parse", "--short=12", "HEAD"]));
         Self {
             processor: processor(&fs::read_to_string("/proc/cpuinfo").unwrap_or_default()),
@@ -67,14 +58,8 @@ impl Machine {
             kernel: file("/proc/sys/kernel/osrelease"),
             file_system: file_system(data_dir).unwrap_or_default(),
             congestion_control: file("/proc/sys/net/ipv4/tcp_congestion_control"),
-            started: jiff::Timestamp::now()
-                .strftime("%Y-%m-%d %H:%M UTC")
-                .to_string(),
-            commit: if dirty {
-                format!("{commit} with changes")
-            } else {
-                commit
-            },
+            started: jiff::Timestamp::now().strftime("%Y-%m-%d %H:%M UTC").to_string(),
+            commit: if dirty { format!("{commit} with changes") } else { commit },
             versions,
             settings,
         }
@@ -87,8 +72,7 @@ impl Machine {
 
     /// Reads `machine.json`.
     pub(crate) fn load(path: &Path) -> Result<Self> {
-        let text =
-            fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+        let text = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
         serde_json::from_str(&text).with_context(|| format!("{} is damaged", path.display()))
     }
 
@@ -100,44 +84,26 @@ impl Machine {
 }
 
 fn file(path: &str) -> String {
-    fs::read_to_string(path)
-        .unwrap_or_default()
-        .trim()
-        .to_owned()
+    fs::read_to_string(path).unwrap_or_default().trim().to_owned()
 }
 
 /// First line a command prints, or nothing.
 fn output(command: &mut Command) -> String {
-    let printed = command
-        .output()
-        .map(|output| output.stdout)
-        .unwrap_or_default();
-    String::from_utf8_lossy(&printed)
-        .lines()
-        .next()
-        .unwrap_or_default()
-        .trim()
-        .to_owned()
+    let printed = command.output().map(|output| output.stdout).unwrap_or_default();
+    String::from_utf8_lossy(&printed).lines().next().unwrap_or_default().trim().to_owned()
 }
 
 fn processor(cpuinfo: &str) -> String {
     cpuinfo
         .lines()
         .find_map(|line| line.strip_prefix("model name")?.split_once(':'))
-        .map_or_else(
-            || std::env::consts::ARCH.to_owned(),
-            |(_, model)| model.trim().to_owned(),
-        )
+        .map_or_else(|| std::env::consts::ARCH.to_owned(), |(_, model)| model.trim().to_owned())
 }
 
 fn memory_gib(meminfo: &str) -> f64 {
-    let kib = meminfo.lines().find_map(|line| {
-        line.strip_prefix("MemTotal:")?
-            .split_ascii_whitespace()
-            .next()?
-            .parse::<f64>()
-            .ok()
-    });
+    let kib = meminfo
+        .lines()
+        .find_map(|line| line.strip_prefix("MemTotal:")?.split_ascii_whitespace().next()?.parse::<f64>().ok());
     (kib.unwrap_or(0.0) / 1024.0 / 1024.0 * 10.0).round() / 10.0
 }
 
@@ -148,11 +114,7 @@ fn locked_version(lock: &str, name: &str) -> Option<String> {
     let mut found = None;
     while let Some(line) = lines.next() {
         if line == wanted {
-            found = lines
-                .next()?
-                .strip_prefix("version = \"")?
-                .strip_suffix('"')
-                .map(str::to_owned);
+            found = lines.next()?.strip_prefix("version = \"")?.strip_suffix('"').map(str::to_owned);
         }
     }
     found
@@ -164,10 +126,7 @@ mod tests {
 
     #[test]
     fn facts_are_parsed() {
-        assert_eq!(
-            processor("processor\t: 0\nmodel name\t: Some CPU @ 2 GHz\n"),
-            "Some CPU @ 2 GHz"
-        );
+        assert_eq!(processor("processor\t: 0\nmodel name\t: Some CPU @ 2 GHz\n"), "Some CPU @ 2 GHz");
         assert!((memory_gib("MemTotal:       25165824 kB\n") - 24.0).abs() < 1e-9);
         let lock = "[[package]]\nname = \"redis\"\nversion = \"1.8.1\"\n\n[[package]]\nname = \"redis-x\"\nversion = \"2.0.0\"\n";
         assert_eq!(locked_version(lock, "redis").as_deref(), Some("1.8.1"));

@@ -11,10 +11,7 @@
 //! (`load/`) over small traits, and each bus only says how it publishes, receives and acknowledges.
 //! Rules and peer settings: `docs/benchmarks.md`.
 
-#![allow(
-    clippy::disallowed_methods,
-    reason = "a benchmark measures real time and its load programs own their tasks"
-)]
+#![allow(clippy::disallowed_methods, reason = "a benchmark measures real time and its load programs own their tasks")]
 
 mod acb;
 mod case;

@@ -24,9 +24,7 @@ impl ProcessCpu {
     pub(crate) fn read(pid: Option<u32>) -> Result<Self> {
         let folder = pid.map_or_else(|| "/proc/self".to_owned(), |pid| format!("/proc/{pid}"));
         let mut threads = Duration::ZERO;
-        for task in
-            fs::read_dir(format!("{folder}/task")).with_context(|| format!("{folder} is gone"))?
-        {
+        for task in fs::read_dir(format!("{folder}/task")).with_context(|| format!("{folder} is gone"))? {
             // A thread may end between the listing and the read; `whole` still has its time.
             if let Ok(text) = fs::read_to_string(task?.path().join("schedstat")) {
                 threads += Duration::from_nanos(schedstat(&text).unwrap_or(0));
@@ -41,10 +39,7 @@ impl ProcessCpu {
     pub(crate) fn since(self, earlier: Self) -> Duration {
         let threads = self.threads.saturating_sub(earlier.threads);
         // Two ticks of slack: `whole` is rounded down at both ends.
-        let whole = self
-            .whole
-            .saturating_sub(earlier.whole)
-            .saturating_sub(TICK * 2);
+        let whole = self.whole.saturating_sub(earlier.whole).saturating_sub(TICK * 2);
         threads.max(whole)
     }
 }
@@ -76,11 +71,7 @@ impl MachineCpu {
         let (idle, steal, cores) = machine_line(&text).context("/proc/stat has no cpu line")?;
         let mut ticks = 0;
         for entry in fs::read_dir("/proc")?.flatten() {
-            let numeric = entry
-                .file_name()
-                .to_string_lossy()
-                .bytes()
-                .all(|byte| byte.is_ascii_digit());
+            let numeric = entry.file_name().to_string_lossy().bytes().all(|byte| byte.is_ascii_digit());
             if !numeric {
                 continue;
             }
@@ -91,12 +82,7 @@ impl MachineCpu {
                 ticks += fields.ticks;
             }
         }
-        Ok(Self {
-            idle: TICK * idle,
-            steal: TICK * steal,
-            kernel_threads: TICK * ticks,
-            cores,
-        })
+        Ok(Self { idle: TICK * idle, steal: TICK * steal, kernel_threads: TICK * ticks, cores })
     }
 
     /// Use since an earlier reading, `elapsed` apart.
@@ -104,9 +90,7 @@ impl MachineCpu {
         let steal = self.steal.saturating_sub(earlier.steal);
         let idle = self.idle.saturating_sub(earlier.idle);
         MachineUse {
-            busy: (elapsed * self.cores)
-                .saturating_sub(idle)
-                .saturating_sub(steal),
+            busy: (elapsed * self.cores).saturating_sub(idle).saturating_sub(steal),
             kernel_threads: self.kernel_threads.saturating_sub(earlier.kernel_threads),
             steal,
         }
@@ -128,10 +112,7 @@ fn stat_fields(text: &str) -> Option<StatFields> {
     let fields: Vec<&str> = rest.split_ascii_whitespace().collect();
     let user: u32 = fields.get(11)?.parse().ok()?;
     let system: u32 = fields.get(12)?.parse().ok()?;
-    Some(StatFields {
-        parent: fields.get(1)?.parse().ok()?,
-        ticks: user + system,
-    })
+    Some(StatFields { parent: fields.get(1)?.parse().ok()?, ticks: user + system })
 }
 
 /// Nanoseconds on a CPU out of `/proc/PID/task/TID/schedstat`.
@@ -142,44 +123,25 @@ fn schedstat(text: &str) -> Option<u64> {
 /// Idle (with I/O wait) and stolen ticks of all cores, and the number of cores, out of `/proc/stat`.
 fn machine_line(text: &str) -> Option<(u32, u32, u32)> {
     let total = text.lines().find(|line| line.starts_with("cpu "))?;
-    let fields: Vec<u32> = total
-        .split_ascii_whitespace()
-        .skip(1)
-        .map_while(|field| field.parse().ok())
-        .collect();
-    let cores = text
-        .lines()
-        .filter(|line| line.starts_with("cpu") && !line.starts_with("cpu "))
-        .count();
-    Some((
-        fields.get(3)? + fields.get(4)?,
-        fields.get(7).copied().unwrap_or(0),
-        u32::try_from(cores).ok()?,
-    ))
+    let fields: Vec<u32> = total.split_ascii_whitespace().skip(1).map_while(|field| field.parse().ok()).collect();
+    let cores = text.lines().filter(|line| line.starts_with("cpu") && !line.starts_with("cpu ")).count();
+    Some((fields.get(3)? + fields.get(4)?, fields.get(7).copied().unwrap_or(0), u32::try_from(cores).ok()?))
 }
 
 /// Resident memory of a process in KiB.
 pub(crate) fn resident_kib(pid: u32) -> Result<u64> {
-    let text = fs::read_to_string(format!("/proc/{pid}/status"))
-        .with_context(|| format!("process {pid} is gone"))?;
+    let text = fs::read_to_string(format!("/proc/{pid}/status")).with_context(|| format!("process {pid} is gone"))?;
     status_kib(&text, "VmRSS:").with_context(|| format!("process {pid} shows no VmRSS"))
 }
 
 fn status_kib(text: &str, key: &str) -> Option<u64> {
-    text.lines()
-        .find_map(|line| line.strip_prefix(key))?
-        .split_ascii_whitespace()
-        .next()?
-        .parse()
-        .ok()
+    text.lines().find_map(|line| line.strip_prefix(key))?.split_ascii_whitespace().next()?.parse().ok()
 }
 
 /// The limit on open files of this process and those it starts.
 pub(crate) fn open_files_limit() -> Option<u64> {
     let text = fs::read_to_string("/proc/self/limits").ok()?;
-    let line = text
-        .lines()
-        .find(|line| line.starts_with("Max open files"))?;
+    let line = text.lines().find(|line| line.starts_with("Max open files"))?;
     line.split_ascii_whitespace().nth(3)?.parse().ok()
 }
 
@@ -229,14 +191,8 @@ mod tests {
     #[test]
     fn the_longest_mount_point_wins() {
         let mounts = "/dev/vda / ext4 rw 0 0\ntmpfs /tmp tmpfs rw 0 0\n";
-        assert_eq!(
-            mount_type(mounts, Path::new("/tmp/x")).as_deref(),
-            Some("tmpfs")
-        );
-        assert_eq!(
-            mount_type(mounts, Path::new("/tmpfile")).as_deref(),
-            Some("ext4")
-        );
+        assert_eq!(mount_type(mounts, Path::new("/tmp/x")).as_deref(), Some("tmpfs"));
+        assert_eq!(mount_type(mounts, Path::new("/tmpfile")).as_deref(), Some("ext4"));
     }
 
     #[test]

@@ -138,8 +138,7 @@ pub(crate) struct ResultRow {
 
 /// Reads a file of result rows, one JSON object a line.
 pub(crate) fn read_rows(path: &Path) -> Result<Vec<ResultRow>> {
-    let text =
-        fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let text = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
     parse_rows(&text).with_context(|| format!("{} is damaged", path.display()))
 }
 
@@ -147,9 +146,7 @@ fn parse_rows(text: &str) -> Result<Vec<ResultRow>> {
     text.lines()
         .enumerate()
         .filter(|(_, line)| !line.trim().is_empty())
-        .map(|(index, line)| {
-            serde_json::from_str(line).with_context(|| format!("line {}", index + 1))
-        })
+        .map(|(index, line)| serde_json::from_str(line).with_context(|| format!("line {}", index + 1)))
         .collect()
 }
 
@@ -179,11 +176,7 @@ pub(crate) fn append_raw(path: &Path, run: &RawRun<'_>) -> Result<()> {
 
 /// The load's report out of its standard output: the last line that is not empty.
 pub(crate) fn parse_report(output: &str) -> Result<LoadReport> {
-    let line = output
-        .lines()
-        .rev()
-        .find(|line| !line.trim().is_empty())
-        .context("the load printed nothing")?;
+    let line = output.lines().rev().find(|line| !line.trim().is_empty()).context("the load printed nothing")?;
     serde_json::from_str(line).with_context(|| format!("the load printed no report but: {line}"))
 }
 
@@ -239,21 +232,8 @@ pub(crate) mod tests {
         write_rows(&path, &[sample(), second]).unwrap();
         let text = fs::read_to_string(&path).unwrap();
         assert_eq!(text.lines().count(), 2);
-        assert!(
-            text.lines()
-                .all(|line| line.starts_with('{') && line.ends_with('}')),
-            "{text}"
-        );
-        for key in [
-            "case",
-            "mode",
-            "acb",
-            "peer",
-            "peer_value",
-            "ratio",
-            "unit",
-            "acb_cpu_us_per_msg",
-        ] {
+        assert!(text.lines().all(|line| line.starts_with('{') && line.ends_with('}')), "{text}");
+        for key in ["case", "mode", "acb", "peer", "peer_value", "ratio", "unit", "acb_cpu_us_per_msg"] {
             assert!(text.contains(&format!("\"{key}\":")), "{key}");
         }
         let rows = read_rows(&path).unwrap();
@@ -289,10 +269,7 @@ pub(crate) mod tests {
             kernel_cores: 0.0,
             steal_cores: 0.0,
         };
-        let text = format!(
-            "warning: something\n{}\n\n",
-            serde_json::to_string(&report).unwrap()
-        );
+        let text = format!("warning: something\n{}\n\n", serde_json::to_string(&report).unwrap());
         assert_eq!(parse_report(&text).unwrap().case, "live-256");
         assert!(parse_report("").is_err());
         assert!(parse_report("thread panicked").is_err());

@@ -3,20 +3,13 @@
 
 /// Median; the mean of the middle two when the count is even. `None` without values.
 pub(crate) fn median(values: &[f64]) -> Option<f64> {
-    let mut sorted: Vec<f64> = values
-        .iter()
-        .copied()
-        .filter(|value| value.is_finite())
-        .collect();
+    let mut sorted: Vec<f64> = values.iter().copied().filter(|value| value.is_finite()).collect();
     sorted.sort_by(f64::total_cmp);
     let middle = sorted.len() / 2;
     match sorted.len() {
         0 => None,
         length if length % 2 == 1 => sorted.get(middle).copied(),
-        _ => Some(f64::midpoint(
-            *sorted.get(middle - 1)?,
-            *sorted.get(middle)?,
-        )),
+        _ => Some(f64::midpoint(*sorted.get(middle - 1)?, *sorted.get(middle)?)),
     }
 }
 
@@ -58,12 +51,7 @@ pub(crate) fn paired(pairs: &[Pair]) -> Option<Paired> {
     let ratios: Vec<f64> = pairs.iter().map(|pair| pair.ours / pair.peer).collect();
     let ours: Vec<f64> = pairs.iter().map(|pair| pair.ours).collect();
     let peer: Vec<f64> = pairs.iter().map(|pair| pair.peer).collect();
-    Some(Paired {
-        ours: median(&ours)?,
-        peer: median(&peer)?,
-        ratio: median(&ratios)?,
-        spread: range(&ratios)?,
-    })
+    Some(Paired { ours: median(&ours)?, peer: median(&peer)?, ratio: median(&ratios)?, spread: range(&ratios)? })
 }
 
 /// How much dearer `now` is than `before`, as a share (0.25 = 25 %). `None` when `before` is not positive.
@@ -113,37 +101,13 @@ mod tests {
     #[test]
     fn ratio_is_the_median_of_ratios_not_the_ratio_of_medians() {
         // A machine that slows down by half after the first pair: medians would mix the two moods.
-        let pairs = [
-            Pair {
-                ours: 400.0,
-                peer: 100.0,
-            },
-            Pair {
-                ours: 150.0,
-                peer: 50.0,
-            },
-            Pair {
-                ours: 200.0,
-                peer: 40.0,
-            },
-        ];
+        let pairs =
+            [Pair { ours: 400.0, peer: 100.0 }, Pair { ours: 150.0, peer: 50.0 }, Pair { ours: 200.0, peer: 40.0 }];
         let summary = paired(&pairs).unwrap();
         assert!(close(summary.ratio, 4.0), "{summary:?}");
         assert!(close(summary.ours / summary.peer, 4.0), "{summary:?}");
-        let pairs = [
-            Pair {
-                ours: 300.0,
-                peer: 100.0,
-            },
-            Pair {
-                ours: 200.0,
-                peer: 20.0,
-            },
-            Pair {
-                ours: 100.0,
-                peer: 50.0,
-            },
-        ];
+        let pairs =
+            [Pair { ours: 300.0, peer: 100.0 }, Pair { ours: 200.0, peer: 20.0 }, Pair { ours: 100.0, peer: 50.0 }];
         let summary = paired(&pairs).unwrap();
         assert!(close(summary.ratio, 3.0), "{summary:?}");
         assert!(close(summary.ours / summary.peer, 4.0), "{summary:?}");
@@ -151,29 +115,14 @@ mod tests {
 
     #[test]
     fn spread_is_the_range_of_the_pairwise_ratios() {
-        let pairs = [
-            Pair {
-                ours: 10.0,
-                peer: 5.0,
-            },
-            Pair {
-                ours: 9.0,
-                peer: 3.0,
-            },
-        ];
+        let pairs = [Pair { ours: 10.0, peer: 5.0 }, Pair { ours: 9.0, peer: 3.0 }];
         let [low, high] = paired(&pairs).unwrap().spread;
         assert!(close(low, 2.0) && close(high, 3.0), "{low} {high}");
     }
 
     #[test]
     fn a_peer_that_did_nothing_is_no_baseline() {
-        assert_eq!(
-            paired(&[Pair {
-                ours: 1.0,
-                peer: 0.0
-            }]),
-            None
-        );
+        assert_eq!(paired(&[Pair { ours: 1.0, peer: 0.0 }]), None);
         assert_eq!(paired(&[]), None);
     }
 

@@ -56,12 +56,7 @@ pub(crate) fn print_rows(rows: &[Row]) {
         let bounds: Vec<String> = gates(row.case, row.mode, row.peer)
             .map(|gate| format!("{} {} / {}", gate.measure.name(), gate.floor, gate.goal))
             .collect();
-        println!(
-            "{:<54} window {:>4}   {}",
-            row.label(),
-            row.window,
-            bounds.join(", ")
-        );
+        println!("{:<54} window {:>4}   {}", row.label(), row.window, bounds.join(", "));
     }
 }
 
@@ -73,11 +68,7 @@ pub(crate) fn run_line(report: &LoadReport, unit: &str) -> String {
         digits(report.server_cpu_us),
         digits(report.client_cpu_us),
         latencies(report.p50_us, report.p99_us),
-        if report.foreign_cores > 0.05 {
-            format!(", others {:.2} cores", report.foreign_cores)
-        } else {
-            String::new()
-        }
+        if report.foreign_cores > 0.05 { format!(", others {:.2} cores", report.foreign_cores) } else { String::new() }
     )
 }
 
@@ -98,11 +89,7 @@ fn bound(row: &ResultRow) -> String {
         _ => format!("≤ {} / {} {}", gate.floor, gate.goal, row.unit),
     };
     let bounds: Vec<String> = row.gates.iter().map(one).collect();
-    if bounds.is_empty() {
-        "-".to_owned()
-    } else {
-        bounds.join("; ")
-    }
+    if bounds.is_empty() { "-".to_owned() } else { bounds.join("; ") }
 }
 
 /// The results as a markdown table.
@@ -113,14 +100,7 @@ pub(crate) fn markdown(rows: &[ResultRow]) -> String {
     );
     for row in rows {
         let side = |value: f64, server: f64, client: f64, p50, p99| {
-            format!(
-                "**{}** {}; {}+{}; {}",
-                short(value),
-                row.unit,
-                digits(server),
-                digits(client),
-                latencies(p50, p99)
-            )
+            format!("**{}** {}; {}+{}; {}", short(value), row.unit, digits(server), digits(client), latencies(p50, p99))
         };
         let peer = side(
             row.peer_value,
@@ -129,13 +109,7 @@ pub(crate) fn markdown(rows: &[ResultRow]) -> String {
             row.peer_p50_us,
             row.peer_p99_us,
         );
-        let ours = side(
-            row.acb,
-            row.acb_cpu_us_per_msg,
-            row.acb_client_cpu_us_per_msg,
-            row.acb_p50_us,
-            row.acb_p99_us,
-        );
+        let ours = side(row.acb, row.acb_cpu_us_per_msg, row.acb_client_cpu_us_per_msg, row.acb_p50_us, row.acb_p99_us);
         // A String takes whatever is written to it.
         let _ = writeln!(
             text,
@@ -188,20 +162,15 @@ pub(crate) fn results_part(machine: &Machine, rows: &[ResultRow]) -> String {
 
 /// Puts the results into the document, keeping what stands around them; a missing document is begun.
 pub(crate) fn write_document(path: &Path, part: &str) -> Result<()> {
-    let old =
-        fs::read_to_string(path).unwrap_or_else(|_| format!("# Benchmarks\n\n{BEGIN}\n{END}\n"));
-    let new = replaced(&old, part)
-        .with_context(|| format!("{} has no lines {BEGIN} .. {END}", path.display()))?;
+    let old = fs::read_to_string(path).unwrap_or_else(|_| format!("# Benchmarks\n\n{BEGIN}\n{END}\n"));
+    let new = replaced(&old, part).with_context(|| format!("{} has no lines {BEGIN} .. {END}", path.display()))?;
     fs::write(path, new).with_context(|| format!("cannot write {}", path.display()))
 }
 
 fn replaced(document: &str, part: &str) -> Option<String> {
     let (before, rest) = document.split_once(BEGIN)?;
     let (_, after) = rest.split_once(END)?;
-    Some(format!(
-        "{before}{BEGIN}\n{}\n{END}{after}",
-        part.trim_end()
-    ))
+    Some(format!("{before}{BEGIN}\n{}\n{END}{after}", part.trim_end()))
 }
 
 #[cfg(test)]
@@ -239,14 +208,9 @@ mod tests {
         let columns = |line: &str| line.replace("\\|", "").matches('|').count();
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!(lines.len(), 4);
+        assert!(lines.iter().all(|line| columns(line) == columns(lines[1])), "{text}");
         assert!(
-            lines.iter().all(|line| columns(line) == columns(lines[1])),
-            "{text}"
-        );
-        assert!(
-            lines[2].contains(
-                "**17.0** [15.0–17.5] | 5x / 15x; server ≤ 0.8 / 0.3 µs | pass, goal met |"
-            ),
+            lines[2].contains("**17.0** [15.0–17.5] | 5x / 15x; server ≤ 0.8 / 0.3 µs | pass, goal met |"),
             "{text}"
         );
     }

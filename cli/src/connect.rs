@@ -125,7 +125,8 @@ pub(crate) fn choose(global: &Global, secrets: &Secrets, profiles: &Profiles, ne
             Failure::own(Exit::Usage, format!("{what} is set, but no agent to be"), hint)
         })
     };
-    let mut target = Target { url, proof: Proof::Word { tenant: tenant.clone(), agent: String::new() }, profile: None, ca_file };
+    let mut target =
+        Target { url, proof: Proof::Word { tenant: tenant.clone(), agent: String::new() }, profile: None, ca_file };
     if let Some(token) = &secrets.token {
         target.proof = Proof::Token { token: token.clone(), kept: false };
     } else if let Some(key) = &secrets.key {
@@ -271,7 +272,9 @@ mod tests {
         );
         assert_eq!(proof(&global(), &Secrets::default(), &fresh, Use::Long), key);
         let other = Global { agent: Some("other".into()), ..global() };
-        assert!(matches!(proof(&other, &Secrets::default(), &fresh, Use::Short), Proof::Key { agent, .. } if agent == "other"));
+        assert!(
+            matches!(proof(&other, &Secrets::default(), &fresh, Use::Short), Proof::Key { agent, .. } if agent == "other")
+        );
         let stale = profiles(|p| p.access_token = Some("kept".into()));
         assert_eq!(proof(&global(), &Secrets::default(), &stale, Use::Short), key);
     }

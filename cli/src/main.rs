@@ -15,12 +15,7 @@ mod payload;
 mod profile;
 mod stop;
 
-use crate::{
-    args::Cli,
-    command::Context,
-    failure::Result,
-    output::Output,
-};
+use crate::{args::Cli, command::Context, failure::Result, output::Output};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();

@@ -58,7 +58,11 @@ fn whole(from: impl Read, name: &str) -> Result<Bytes> {
         .map_err(|error| Failure::own(crate::exit::Exit::Failed, format!("{name}: {error}"), ""))?;
     if content.len() > PAYLOAD_BYTES_MAX {
         let sentence = format!("{name} holds more than the {limit} bytes that a message takes");
-        return Err(Failure::own(crate::exit::Exit::Usage, sentence, "send it in parts, or send where it can be found"));
+        return Err(Failure::own(
+            crate::exit::Exit::Usage,
+            sentence,
+            "send it in parts, or send where it can be found",
+        ));
     }
     Ok(content.into())
 }

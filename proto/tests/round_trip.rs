@@ -9,8 +9,8 @@ use acb_types::{
     frame::{self, FrameError},
 };
 use bytes::{Bytes, BytesMut};
-use prost::Message as _;
 use proptest::prelude::*;
+use prost::Message as _;
 
 fn text() -> impl Strategy<Value = Text> {
     prop_oneof![Just(String::new()), "\\PC{1,30}"].prop_map(Text::from)

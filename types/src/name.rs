@@ -481,7 +481,10 @@ impl FromStr for Capability {
             return Err(InvalidName::TooLong { what: WHAT, bytes: text.len(), limit: 128 });
         }
         check_id_tokens(WHAT, text)?;
-        match text.bytes().position(|b| !(b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'.' | b'_' | b'-'))) {
+        match text
+            .bytes()
+            .position(|b| !(b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'.' | b'_' | b'-')))
+        {
             Some(at) => Err(InvalidName::Character { what: WHAT, at }),
             None => Ok(Self(text.into())),
         }

@@ -98,7 +98,8 @@ impl FromStr for MessageId {
     type Err = InvalidName;
 
     fn from_str(text: &str) -> Result<Self, InvalidName> {
-        const BAD: InvalidName = InvalidName::Shape { what: "message id", shape: "class-partition-epoch-seq, such as topics-0-1-42" };
+        const BAD: InvalidName =
+            InvalidName::Shape { what: "message id", shape: "class-partition-epoch-seq, such as topics-0-1-42" };
         // Class names may hold dashes, so the numbers are taken from the right.
         let mut parts = text.rsplitn(4, '-');
         let mut number = || parts.next().and_then(canonical_number).ok_or(BAD);
@@ -130,7 +131,17 @@ mod tests {
 
     #[test]
     fn a_message_id_has_one_spelling() {
-        for bad in ["", "topics", "topics-0-1", "nope-0-1-2", "topics-00-1-2", "topics-0-1-+2", "topics-0-1-", "topics-70000-1-2", "Topics-0-1-2"] {
+        for bad in [
+            "",
+            "topics",
+            "topics-0-1",
+            "nope-0-1-2",
+            "topics-00-1-2",
+            "topics-0-1-+2",
+            "topics-0-1-",
+            "topics-70000-1-2",
+            "Topics-0-1-2",
+        ] {
             assert!(bad.parse::<MessageId>().is_err(), "{bad:?} was taken");
         }
     }

@@ -7,7 +7,8 @@ use proptest::prelude::*;
 
 /// Pieces that make texts which are nearly names.
 fn nearly() -> impl Strategy<Value = String> {
-    let pieces = prop::sample::select(vec!["a", "b", "ab", ".", ".", ".", "*", ">", " ", "é", "\u{0}", "$acb", "$", "\u{a0}"]);
+    let pieces =
+        prop::sample::select(vec!["a", "b", "ab", ".", ".", ".", "*", ">", " ", "é", "\u{0}", "$acb", "$", "\u{a0}"]);
     proptest::collection::vec(pieces, 0..12).prop_map(|pieces| pieces.concat())
 }
 

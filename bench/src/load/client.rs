@@ -66,21 +66,11 @@ const HEAD_BYTES: usize = 16;
 impl Head {
     /// Reads the head of a payload that must be `length` long.
     pub(crate) fn of(payload: &[u8], length: usize) -> Result<Self> {
-        ensure!(
-            payload.len() == length,
-            "payload of {} bytes instead of {length}",
-            payload.len()
-        );
-        let (Some(index), Some(stamp)) = (
-            payload.first_chunk(),
-            payload.get(8..).and_then(<[u8]>::first_chunk),
-        ) else {
+        ensure!(payload.len() == length, "payload of {} bytes instead of {length}", payload.len());
+        let (Some(index), Some(stamp)) = (payload.first_chunk(), payload.get(8..).and_then(<[u8]>::first_chunk)) else {
             anyhow::bail!("payload of {length} bytes has no head");
         };
-        Ok(Self {
-            index: u64::from_le_bytes(*index),
-            stamp: u64::from_le_bytes(*stamp),
-        })
+        Ok(Self { index: u64::from_le_bytes(*index), stamp: u64::from_le_bytes(*stamp) })
     }
 }
 
@@ -94,9 +84,7 @@ impl Payloads {
     /// Payloads of `length` bytes.
     pub(crate) fn new(length: usize) -> Self {
         let filler: Vec<u8> = (0..length).map(|index| (index * 31 % 251) as u8).collect();
-        Self {
-            filler: filler.into(),
-        }
+        Self { filler: filler.into() }
     }
 
     /// Bytes of each.
@@ -129,27 +117,18 @@ pub(crate) struct Keys {
 impl Keys {
     /// Keys of this process.
     pub(crate) fn new() -> Self {
-        Self {
-            run: std::process::id(),
-            next: AtomicU64::new(0),
-        }
+        Self { run: std::process::id(), next: AtomicU64::new(0) }
     }
 
     /// The next one.
     pub(crate) fn next(&self) -> String {
-        format!(
-            "{:08x}{:016x}",
-            self.run,
-            self.next.fetch_add(1, Ordering::Relaxed)
-        )
+        format!("{:08x}{:016x}", self.run, self.next.fetch_add(1, Ordering::Relaxed))
     }
 }
 
 /// Nanoseconds since `epoch`, never 0 (which says "not sampled").
 pub(crate) fn stamp(epoch: Instant) -> u64 {
-    u64::try_from(epoch.elapsed().as_nanos())
-        .unwrap_or(LAST - 1)
-        .clamp(1, LAST - 1)
+    u64::try_from(epoch.elapsed().as_nanos()).unwrap_or(LAST - 1).clamp(1, LAST - 1)
 }
 
 /// Time since a stamp.

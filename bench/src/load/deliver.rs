@@ -29,16 +29,9 @@ where
     let meter = Meter::start(plan.server_pid)?;
     let mut receiver = open.await?;
     for index in 0..count {
-        let delivery = receiver
-            .next()
-            .await
-            .with_context(|| format!("delivery {index} of {count}"))?;
+        let delivery = receiver.next().await.with_context(|| format!("delivery {index} of {count}"))?;
         let head = Head::of(R::payload(&delivery), length)?;
-        ensure!(
-            head.index == index,
-            "message {} came where {index} was due",
-            head.index
-        );
+        ensure!(head.index == index, "message {} came where {index} was due", head.index);
         receiver.ack(delivery).await?;
     }
     receiver.settled(count).await?;
@@ -56,11 +49,7 @@ where
 
 /// Publishes with `plan.window` messages open, where a message is open until the first subscription has it,
 /// and delivers each to every subscription.
-pub(crate) async fn live<P: Publish, R: Receive>(
-    plan: &Plan,
-    publisher: P,
-    receivers: Vec<R>,
-) -> Result<Outcome> {
+pub(crate) async fn live<P: Publish, R: Receive>(plan: &Plan, publisher: P, receivers: Vec<R>) -> Result<Outcome> {
     let payloads = Payloads::new(plan.case.payload);
     let epoch = Instant::now();
     let slots = Arc::new(Semaphore::new(plan.window));
@@ -88,23 +77,11 @@ pub(crate) async fn live<P: Publish, R: Receive>(
     let publishing = async {
         while !published.is_multiple_of(STAMP_EVERY) || started.elapsed() < plan.duration {
             slots.acquire().await?.forget();
-            let stamp = if published.is_multiple_of(STAMP_EVERY) {
-                stamp(epoch)
-            } else {
-                0
-            };
-            acks.publish(payloads.with_head(Head {
-                index: published,
-                stamp,
-            }))
-            .await?;
+            let stamp = if published.is_multiple_of(STAMP_EVERY) { stamp(epoch) } else { 0 };
+            acks.publish(payloads.with_head(Head { index: published, stamp })).await?;
             published += 1;
         }
-        acks.publish(payloads.with_head(Head {
-            index: published,
-            stamp: LAST,
-        }))
-        .await?;
+        acks.publish(payloads.with_head(Head { index: published, stamp: LAST })).await?;
         published += 1;
         Ok::<_, anyhow::Error>(())
     };
@@ -117,9 +94,7 @@ pub(crate) async fn live<P: Publish, R: Receive>(
             // It waits for messages that will not come; the reader that failed says why.
             continue;
         }
-        let (count, own, receiver) = reader
-            .await?
-            .with_context(|| format!("subscription {number}"))?;
+        let (count, own, receiver) = reader.await?.with_context(|| format!("subscription {number}"))?;
         delivered += count;
         latencies.merge(&own);
         open.push(receiver);
@@ -127,15 +102,7 @@ pub(crate) async fn live<P: Publish, R: Receive>(
     publishing?;
     let acked = acks.finish().await?;
     let measured = meter.stop()?;
-    Ok(Outcome {
-        published,
-        acked,
-        delivered,
-        counted: delivered,
-        value: None,
-        latencies,
-        measured,
-    })
+    Ok(Outcome { published, acked, delivered, counted: delivered, value: None, latencies, measured })
 }
 
 /// Reads until the last message and until its acks are held.
@@ -151,11 +118,7 @@ async fn read<R: Receive>(
     loop {
         let delivery = receiver.next().await?;
         let head = Head::of(R::payload(&delivery), length)?;
-        ensure!(
-            head.index == count,
-            "message {} came where {count} was due",
-            head.index
-        );
+        ensure!(head.index == count, "message {} came where {count} was due", head.index);
         count += 1;
         if head.stamp != 0 && head.stamp != LAST {
             latencies.record(since(epoch, head.stamp));
@@ -180,7 +143,5 @@ async fn read<R: Receive>(
 /// `per_second` deliveries; at least what keeps connecting out of the figure.
 pub(crate) fn backlog_size(plan: &Plan, per_second: u64) -> Result<u64> {
     let count = (per_second as f64 * plan.duration.as_secs_f64()) as u64;
-    (count >= 1000)
-        .then_some(count)
-        .ok_or_else(|| anyhow!("--seconds is too short for a backlog"))
+    (count >= 1000).then_some(count).ok_or_else(|| anyhow!("--seconds is too short for a backlog"))
 }

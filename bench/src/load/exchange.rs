@@ -25,10 +25,7 @@ pub(crate) async fn request_reply<Q: Request>(plan: &Plan, requesters: Vec<Q>) -
                 let mut latencies = Latencies::new();
                 let mut count = 0u64;
                 while started.elapsed() < duration {
-                    let head = Head {
-                        index: count,
-                        stamp: number,
-                    };
+                    let head = Head { index: count, stamp: number };
                     let moment = Instant::now();
                     let reply = requester.request(payloads.with_head(head)).await?;
                     latencies.record(moment.elapsed());
@@ -44,9 +41,7 @@ pub(crate) async fn request_reply<Q: Request>(plan: &Plan, requesters: Vec<Q>) -
     let mut replies = 0;
     let mut open = Vec::new();
     for (number, client) in clients.into_iter().enumerate() {
-        let (count, own, requester) = client
-            .await?
-            .with_context(|| format!("requester {number}"))?;
+        let (count, own, requester) = client.await?.with_context(|| format!("requester {number}"))?;
         replies += count;
         latencies.merge(&own);
         open.push(requester);

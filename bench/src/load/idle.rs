@@ -27,10 +27,7 @@ where
 {
     let needed = connections as u64 + SPARE_FILES;
     let limit = open_files_limit().unwrap_or(0);
-    ensure!(
-        limit >= needed,
-        "{connections} connections need `ulimit -n {needed}`, the limit is {limit}"
-    );
+    ensure!(limit >= needed, "{connections} connections need `ulimit -n {needed}`, the limit is {limit}");
     // The first connection pays for what the server allocates once.
     let first = open(0).await.context("the first connection")?;
     tokio::time::sleep(Duration::from_millis(500)).await;
@@ -38,22 +35,16 @@ where
     let meter = Meter::start(plan.server_pid)?;
     let open = &open;
     let all: Vec<C> = stream::iter(1..=connections)
-        .map(|number| async move {
-            open(number)
-                .await
-                .with_context(|| format!("connection {number} of {connections}"))
-        })
+        .map(
+            |number| async move { open(number).await.with_context(|| format!("connection {number} of {connections}")) },
+        )
         .buffer_unordered(OPENING)
         .try_collect()
         .await?;
     let measured = meter.stop()?;
     tokio::time::sleep(Duration::from_secs(2)).await;
     let after = resident_kib(plan.server_pid)?;
-    ensure!(
-        all.len() == connections,
-        "{} of {connections} connections are open",
-        all.len()
-    );
+    ensure!(all.len() == connections, "{} of {connections} connections are open", all.len());
     drop((first, all));
     Ok(Outcome {
         published: 0,

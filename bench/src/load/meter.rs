@@ -41,13 +41,7 @@ impl Meter {
         let machine = MachineCpu::read()?;
         let server = ProcessCpu::read(Some(server_pid))?;
         let client = ProcessCpu::read(None)?;
-        Ok(Self {
-            server_pid,
-            machine,
-            server,
-            client,
-            started: Instant::now(),
-        })
+        Ok(Self { server_pid, machine, server, client, started: Instant::now() })
     }
 
     /// When it started.
@@ -63,11 +57,8 @@ impl Meter {
         let machine_elapsed = self.started.elapsed();
         let used = MachineCpu::read()?.since(self.machine, machine_elapsed);
         let seconds = machine_elapsed.as_secs_f64();
-        let others = used
-            .busy
-            .saturating_sub(client_cpu)
-            .saturating_sub(server_cpu)
-            .saturating_sub(used.kernel_threads);
+        let others =
+            used.busy.saturating_sub(client_cpu).saturating_sub(server_cpu).saturating_sub(used.kernel_threads);
         Ok(Measured {
             elapsed,
             server_cpu,
@@ -148,9 +139,6 @@ mod tests {
         }
         let measured = meter.stop().unwrap();
         assert!(measured.elapsed >= Duration::from_millis(60));
-        assert!(
-            measured.client_cpu > Duration::from_millis(1),
-            "{measured:?}"
-        );
+        assert!(measured.client_cpu > Duration::from_millis(1), "{measured:?}");
     }
 }

@@ -66,13 +66,9 @@ pub(crate) struct Outcome {
 
 /// Runs the load and prints its report.
 pub(crate) fn main(options: &LoadOptions) -> Result<()> {
-    let case =
-        Case::named(&options.case).with_context(|| format!("no case is named {}", options.case))?;
+    let case = Case::named(&options.case).with_context(|| format!("no case is named {}", options.case))?;
     ensure!(options.seconds > 0.0, "--seconds must be above 0");
-    ensure!(
-        options.window > 0 || matches!(case.shape, Shape::Idle { .. }),
-        "--window must be above 0"
-    );
+    ensure!(options.window > 0 || matches!(case.shape, Shape::Idle { .. }), "--window must be above 0");
     let plan = Plan {
         target: options.target,
         case,
@@ -84,13 +80,8 @@ pub(crate) fn main(options: &LoadOptions) -> Result<()> {
         server_pid: options.server_pid,
     };
     let runtime = match options.workers {
-        0 => tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()?,
-        workers => tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(workers)
-            .enable_all()
-            .build()?,
+        0 => tokio::runtime::Builder::new_current_thread().enable_all().build()?,
+        workers => tokio::runtime::Builder::new_multi_thread().worker_threads(workers).enable_all().build()?,
     };
     let (outcome, stored) = runtime.block_on(async {
         // As a task, not as the root future: a current-thread runtime polls its root specially.
@@ -111,12 +102,7 @@ pub(crate) fn main(options: &LoadOptions) -> Result<()> {
 }
 
 /// Checks the counts and makes the report. A run that lost or doubled something is no figure.
-fn report(
-    options: &LoadOptions,
-    case: &Case,
-    outcome: &Outcome,
-    stored: Option<u64>,
-) -> Result<LoadReport> {
+fn report(options: &LoadOptions, case: &Case, outcome: &Outcome, stored: Option<u64>) -> Result<LoadReport> {
     check(case, outcome, stored)?;
     let measured = outcome.measured;
     let seconds = measured.elapsed.as_secs_f64();
@@ -146,18 +132,9 @@ fn report(
 /// Stored = acked = published, and delivered = published times subscriptions.
 fn check(case: &Case, outcome: &Outcome, stored: Option<u64>) -> Result<()> {
     ensure!(outcome.counted > 0, "nothing happened in the measured time");
-    ensure!(
-        outcome.acked == outcome.published,
-        "{} published but {} acked",
-        outcome.published,
-        outcome.acked
-    );
+    ensure!(outcome.acked == outcome.published, "{} published but {} acked", outcome.published, outcome.acked);
     if let Some(stored) = stored {
-        ensure!(
-            stored == outcome.acked,
-            "{} acked but {stored} stored",
-            outcome.acked
-        );
+        ensure!(stored == outcome.acked, "{} acked but {stored} stored", outcome.acked);
     }
     let deliveries = match case.shape {
         Shape::Backlog | Shape::RequestReply { .. } => outcome.published,
@@ -176,9 +153,7 @@ fn check(case: &Case, outcome: &Outcome, stored: Option<u64>) -> Result<()> {
 /// Lets the disk come to rest between a fill and a measured part: what the fill wrote is not the
 /// measurement's business.
 pub(crate) async fn settle_disk() -> Result<()> {
-    let done = tokio::task::spawn_blocking(|| Command::new("sync").status())
-        .await?
-        .context("cannot run sync")?;
+    let done = tokio::task::spawn_blocking(|| Command::new("sync").status()).await?.context("cannot run sync")?;
     ensure!(done.success(), "sync failed");
     tokio::time::sleep(Duration::from_millis(300)).await;
     Ok(())

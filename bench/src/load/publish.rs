@@ -67,26 +67,14 @@ pub(crate) async fn pipelined<P: Publish>(plan: &Plan, publisher: P) -> Result<O
     let mut published = 0u64;
     while !published.is_multiple_of(SAMPLE_EVERY) || started.elapsed() < plan.duration {
         let sampled = published.is_multiple_of(SAMPLE_EVERY);
-        if collector
-            .publish(&publisher, payload.clone(), sampled)
-            .await?
-            .is_none()
-        {
+        if collector.publish(&publisher, payload.clone(), sampled).await?.is_none() {
             break;
         }
         published += 1;
     }
     let (acked, latencies) = collector.finish().await?;
     let measured = meter.stop()?;
-    Ok(Outcome {
-        published,
-        acked,
-        delivered: 0,
-        counted: acked,
-        value: None,
-        latencies,
-        measured,
-    })
+    Ok(Outcome { published, acked, delivered: 0, counted: acked, value: None, latencies, measured })
 }
 
 /// Clients that each wait for the ack before the next publish.
@@ -123,15 +111,7 @@ pub(crate) async fn one_in_flight<P: Publish>(plan: &Plan, publishers: Vec<P>) -
         open.push(publisher);
     }
     let measured = meter.stop()?;
-    Ok(Outcome {
-        published: acked,
-        acked,
-        delivered: 0,
-        counted: acked,
-        value: None,
-        latencies,
-        measured,
-    })
+    Ok(Outcome { published: acked, acked, delivered: 0, counted: acked, value: None, latencies, measured })
 }
 
 /// Stores `count` numbered messages, not measured.
@@ -142,18 +122,11 @@ pub(crate) async fn fill<P: Publish>(plan: &Plan, publisher: &P, count: u64) -> 
     let collector = Collector::<P>::new(WINDOW);
     for index in 0..count {
         let payload = payloads.with_head(Head { index, stamp: 0 });
-        if collector
-            .publish(publisher, payload, false)
-            .await?
-            .is_none()
-        {
+        if collector.publish(publisher, payload, false).await?.is_none() {
             break;
         }
     }
-    let (acked, _) = collector
-        .finish()
-        .await
-        .context("cannot fill the backlog")?;
+    let (acked, _) = collector.finish().await.context("cannot fill the backlog")?;
     anyhow::ensure!(acked == count, "{acked} of {count} backlog messages acked");
     Ok(())
 }
@@ -166,11 +139,7 @@ where
 {
     let mut all = Vec::with_capacity(count);
     for index in 0..count {
-        all.push(
-            open(index)
-                .await
-                .with_context(|| format!("client {} of {count}", index + 1))?,
-        );
+        all.push(open(index).await.with_context(|| format!("client {} of {count}", index + 1))?);
     }
     Ok(all)
 }
@@ -184,18 +153,12 @@ pub(super) struct Acks<P: Publish> {
 impl<P: Publish> Acks<P> {
     /// Receipts may lag behind deliveries a little, so there is room for more than the window.
     pub(super) fn new(publisher: P, window: usize) -> Self {
-        Self {
-            collector: Collector::new(window * 4),
-            publisher: Arc::new(publisher),
-        }
+        Self { collector: Collector::new(window * 4), publisher: Arc::new(publisher) }
     }
 
     /// Publishes one message.
     pub(super) async fn publish(&self, payload: Bytes) -> Result<()> {
-        self.collector
-            .publish(&self.publisher, payload, false)
-            .await?
-            .ok_or_else(|| anyhow!("a publish was refused"))
+        self.collector.publish(&self.publisher, payload, false).await?.ok_or_else(|| anyhow!("a publish was refused"))
     }
 
     /// How many were acked, once all are.

@@ -22,8 +22,6 @@ mod absent {
 
     /// Stands in for the peers' loads in a build without them.
     pub(crate) async fn load(_plan: Plan) -> Result<(Outcome, Option<u64>)> {
-        bail!(
-            "built without the peers' clients: cargo build --release -p acb-bench --features peers"
-        )
+        bail!("built without the peers' clients: cargo build --release -p acb-bench --features peers")
     }
 }

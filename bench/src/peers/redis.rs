@@ -36,12 +36,8 @@ pub(crate) async fn load(plan: Plan) -> Result<(Outcome, Option<u64>)> {
     let outcome = match plan.case.shape {
         Shape::Pipelined => pipelined(&plan).await?,
         Shape::OneInFlight { clients } => {
-            let publishers = publish::open_many(clients, |_| async {
-                Ok(Publisher {
-                    connection: connect(&plan).await?,
-                })
-            })
-            .await?;
+            let publishers =
+                publish::open_many(clients, |_| async { Ok(Publisher { connection: connect(&plan).await? }) }).await?;
             publish::one_in_flight(&plan, publishers).await?
         }
         Shape::Backlog => backlog(&plan).await?,
@@ -56,27 +52,15 @@ async fn connect(plan: &Plan) -> Result<MultiplexedConnection> {
     // The default answer timeout of half a second is shorter than a slow disk's worst flush.
     let config = AsyncConnectionConfig::new().set_response_timeout(Some(Duration::from_secs(30)));
     let client = Client::open(format!("redis://{}/", plan.address))?;
-    client
-        .get_multiplexed_async_connection_with_config(&config)
-        .await
-        .context("cannot connect to redis-server")
+    client.get_multiplexed_async_connection_with_config(&config).await.context("cannot connect to redis-server")
 }
 
 async fn stored(plan: &Plan) -> Result<u64> {
-    Ok(redis::cmd("XLEN")
-        .arg(KEY)
-        .query_async(&mut connect(plan).await?)
-        .await?)
+    Ok(redis::cmd("XLEN").arg(KEY).query_async(&mut connect(plan).await?).await?)
 }
 
 fn add(pipeline: &mut Pipeline, payload: &[u8]) {
-    pipeline
-        .cmd("XADD")
-        .arg(KEY)
-        .arg("*")
-        .arg(FIELD)
-        .arg(payload)
-        .ignore();
+    pipeline.cmd("XADD").arg(KEY).arg("*").arg(FIELD).arg(payload).ignore();
 }
 
 /// Two pipelines of half the window until the time is up.
@@ -117,15 +101,7 @@ async fn pipelined(plan: &Plan) -> Result<Outcome> {
         latencies.merge(&own);
     }
     let measured = meter.stop()?;
-    Ok(Outcome {
-        published: acked,
-        acked,
-        delivered: 0,
-        counted: acked,
-        value: None,
-        latencies,
-        measured,
-    })
+    Ok(Outcome { published: acked, acked, delivered: 0, counted: acked, value: None, latencies, measured })
 }
 
 struct Publisher {
@@ -161,21 +137,12 @@ async fn backlog(plan: &Plan) -> Result<Outcome> {
             add(&mut pipeline, &payloads.with_head(Head { index, stamp: 0 }));
             index += 1;
         }
-        pipeline
-            .exec_async(&mut connection)
-            .await
-            .context("cannot fill the backlog")?;
+        pipeline.exec_async(&mut connection).await.context("cannot fill the backlog")?;
     }
     settle_disk().await?;
     let meter = Meter::start(plan.server_pid)?;
     let mut connection = connect(plan).await?;
-    redis::cmd("XGROUP")
-        .arg("CREATE")
-        .arg(KEY)
-        .arg(GROUP)
-        .arg("0")
-        .exec_async(&mut connection)
-        .await?;
+    redis::cmd("XGROUP").arg("CREATE").arg(KEY).arg(GROUP).arg("0").exec_async(&mut connection).await?;
     let mut delivered = 0u64;
     let mut ids: Vec<Vec<u8>> = Vec::with_capacity(plan.window);
     loop {
@@ -197,11 +164,7 @@ async fn backlog(plan: &Plan) -> Result<Outcome> {
         for entry in entries(read)? {
             let (id, payload) = entry_parts(entry)?;
             let head = Head::of(&payload, plan.case.payload)?;
-            ensure!(
-                head.index == delivered,
-                "message {} came where {delivered} was due",
-                head.index
-            );
+            ensure!(head.index == delivered, "message {} came where {delivered} was due", head.index);
             delivered += 1;
             ids.push(id);
         }
@@ -210,15 +173,9 @@ async fn backlog(plan: &Plan) -> Result<Outcome> {
             break;
         }
     }
-    let (pending, ..): (u64, Value, Value, Value) = redis::cmd("XPENDING")
-        .arg(KEY)
-        .arg(GROUP)
-        .query_async(&mut connection)
-        .await?;
-    ensure!(
-        pending == 0,
-        "{pending} of {count} messages are still pending"
-    );
+    let (pending, ..): (u64, Value, Value, Value) =
+        redis::cmd("XPENDING").arg(KEY).arg(GROUP).query_async(&mut connection).await?;
+    ensure!(pending == 0, "{pending} of {count} messages are still pending");
     let measured = meter.stop()?;
     Ok(Outcome {
         published: count,
@@ -251,16 +208,11 @@ fn entries(read: Value) -> Result<Vec<Value>> {
 
 /// Id and payload of an entry: `[id, [field, payload]]`.
 fn entry_parts(entry: Value) -> Result<(Vec<u8>, Vec<u8>)> {
-    let Value::Array(mut parts) = entry else {
-        bail!("not an entry: {entry:?}")
-    };
-    let (Some(Value::Array(mut fields)), Some(Value::BulkString(id))) = (parts.pop(), parts.pop())
-    else {
+    let Value::Array(mut parts) = entry else { bail!("not an entry: {entry:?}") };
+    let (Some(Value::Array(mut fields)), Some(Value::BulkString(id))) = (parts.pop(), parts.pop()) else {
         bail!("an entry without id and fields");
     };
-    let Some(Value::BulkString(payload)) = fields.pop() else {
-        bail!("an entry without a payload")
-    };
+    let Some(Value::BulkString(payload)) = fields.pop() else { bail!("an entry without a payload") };
     Ok((id, payload))
 }
 
@@ -274,14 +226,8 @@ mod tests {
 
     #[test]
     fn entries_are_taken_out_of_a_read() {
-        let entry = Value::Array(vec![
-            bulk("1-0"),
-            Value::Array(vec![bulk("d"), bulk("payload")]),
-        ]);
-        let read = Value::Array(vec![Value::Array(vec![
-            bulk(KEY),
-            Value::Array(vec![entry]),
-        ])]);
+        let entry = Value::Array(vec![bulk("1-0"), Value::Array(vec![bulk("d"), bulk("payload")])]);
+        let read = Value::Array(vec![Value::Array(vec![bulk(KEY), Value::Array(vec![entry])])]);
         let mut found = entries(read).unwrap();
         assert_eq!(found.len(), 1);
         let (id, payload) = entry_parts(found.remove(0)).unwrap();

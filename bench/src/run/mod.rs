@@ -42,11 +42,7 @@ pub(crate) fn run(options: &RunOptions) -> Result<ExitCode> {
     let machine = Machine::read(programs.data_dir(), &present, settings);
     fs::create_dir_all(&options.results_dir)
         .with_context(|| format!("cannot create {}", options.results_dir.display()))?;
-    let raw = options.results_dir.join(if whole(options, pairs) {
-        "raw.jsonl"
-    } else {
-        "partial-raw.jsonl"
-    });
+    let raw = options.results_dir.join(if whole(options, pairs) { "raw.jsonl" } else { "partial-raw.jsonl" });
     // Raw output belongs to one run; an older one is not mixed in.
     let _ = fs::remove_file(&raw);
 
@@ -72,19 +68,12 @@ pub(crate) fn report(options: &ReportOptions) -> Result<ExitCode> {
 
 fn selected(options: &RunOptions) -> Result<Vec<Row>> {
     for name in &options.cases {
-        ensure!(
-            CASES.iter().any(|case| case.name == name),
-            "no case is named {name}; `acb-bench list` shows them"
-        );
+        ensure!(CASES.iter().any(|case| case.name == name), "no case is named {name}; `acb-bench list` shows them");
     }
     for name in &options.peers {
-        ensure!(
-            ROWS.iter().any(|row| row.peer.name() == name),
-            "no peer is named {name}"
-        );
+        ensure!(ROWS.iter().any(|row| row.peer.name() == name), "no peer is named {name}");
     }
-    let wanted =
-        |list: &[String], name: &str| list.is_empty() || list.iter().any(|wanted| wanted == name);
+    let wanted = |list: &[String], name: &str| list.is_empty() || list.iter().any(|wanted| wanted == name);
     let rows: Vec<Row> = ROWS
         .iter()
         .filter(|row| wanted(&options.cases, row.case) && wanted(&options.peers, row.peer.name()))
@@ -101,10 +90,7 @@ fn needed(programs: &Programs, rows: &[Row], side: Side) -> Result<Vec<std::path
         kinds.push(Kind::Acb);
     }
     if side != Side::Acb {
-        ensure!(
-            cfg!(feature = "peers"),
-            "built without the peers' clients: add `--features peers`"
-        );
+        ensure!(cfg!(feature = "peers"), "built without the peers' clients: add `--features peers`");
         kinds.extend(rows.iter().map(|row| Kind::Peer(row.peer)));
     }
     let mut paths: Vec<std::path::PathBuf> = Vec::new();
@@ -126,11 +112,7 @@ struct RowRuns {
 
 impl RowRuns {
     fn new(row: Row) -> Self {
-        Self {
-            row,
-            ours: Vec::new(),
-            peer: Vec::new(),
-        }
+        Self { row, ours: Vec::new(), peer: Vec::new() }
     }
 
     fn run_pair(&mut self, runner: &Runner, pair: usize, side: Side, raw: &Path) -> Result<()> {
@@ -168,15 +150,7 @@ impl RowRuns {
         for &form in forms {
             let kept = runner
                 .quiet(row, kind, form, |attempt, report| {
-                    append_raw(
-                        raw,
-                        &RawRun {
-                            row: &label,
-                            pair,
-                            attempt,
-                            report,
-                        },
-                    )
+                    append_raw(raw, &RawRun { row: &label, pair, attempt, report })
                 })
                 .with_context(|| format!("{label}, {}", name(kind)))?;
             println!(
@@ -186,10 +160,7 @@ impl RowRuns {
                 table::run_line(&kept.report, case.unit())
             );
             // More is better in every case that has several forms.
-            if best
-                .as_ref()
-                .is_none_or(|best| kept.report.value > best.report.value)
-            {
+            if best.as_ref().is_none_or(|best| kept.report.value > best.report.value) {
                 best = Some(kept);
             }
         }
@@ -203,10 +174,7 @@ impl RowRuns {
             .ours
             .iter()
             .zip(&self.peer)
-            .map(|(ours, peer)| Pair {
-                ours: ours.report.value,
-                peer: peer.report.value,
-            })
+            .map(|(ours, peer)| Pair { ours: ours.report.value, peer: peer.report.value })
             .collect();
         let Some(summary) = paired(&pairs) else {
             return Ok(None);
@@ -234,11 +202,7 @@ impl RowRuns {
             spread: summary.spread.map(|value| significant(value, 4)),
             windows: self.row.windows(case),
             acks: case.acks(self.row.peer.our_form()).to_owned(),
-            durability: format!(
-                "{} | {}",
-                case.our_durability(self.row.mode),
-                self.row.peer.durability()
-            ),
+            durability: format!("{} | {}", case.our_durability(self.row.mode), self.row.peer.durability()),
             acb_p50_us: maybe(&self.ours, |report| report.p50_us),
             acb_p99_us: maybe(&self.ours, |report| report.p99_us),
             peer_p50_us: maybe(&self.peer, |report| report.p50_us),
@@ -248,12 +212,7 @@ impl RowRuns {
             pass: None,
             gates: Vec::new(),
             pairs: pairs.len(),
-            disturbed_runs: self
-                .ours
-                .iter()
-                .chain(&self.peer)
-                .filter(|kept| kept.disturbed)
-                .count(),
+            disturbed_runs: self.ours.iter().chain(&self.peer).filter(|kept| kept.disturbed).count(),
             machine: machine.short(),
         };
         judge(&mut row);
@@ -270,19 +229,11 @@ fn name(kind: Kind) -> &'static str {
 
 /// Whether a run is one whose figures are kept: every row, both sides, enough pairs.
 fn whole(options: &RunOptions, pairs: usize) -> bool {
-    options.cases.is_empty()
-        && options.peers.is_empty()
-        && options.side == Side::Both
-        && pairs >= PAIRS
+    options.cases.is_empty() && options.peers.is_empty() && options.side == Side::Both && pairs >= PAIRS
 }
 
 /// Writes what the run yields. Only a whole run of both sides replaces the kept results.
-fn finish(
-    options: &RunOptions,
-    machine: &Machine,
-    runs: &[RowRuns],
-    pairs: usize,
-) -> Result<ExitCode> {
+fn finish(options: &RunOptions, machine: &Machine, runs: &[RowRuns], pairs: usize) -> Result<ExitCode> {
     if options.side != Side::Both {
         return Ok(ExitCode::SUCCESS);
     }
@@ -298,9 +249,7 @@ fn finish(
         machine.save(&options.results_dir.join("machine.json"))?;
         table::write_document(&options.document, &table::results_part(machine, &rows))?;
     } else {
-        println!(
-            "part of the rows or fewer than {PAIRS} pairs: kept as {file}, the document stays as it was"
-        );
+        println!("part of the rows or fewer than {PAIRS} pairs: kept as {file}, the document stays as it was");
     }
     let below: Vec<String> = rows
         .iter()
@@ -343,9 +292,7 @@ mod tests {
     }
 
     fn row(case: &str, mode: Mode, peer: Peer) -> Row {
-        let found = ROWS
-            .iter()
-            .find(|row| row.case == case && row.mode == mode && row.peer == peer);
+        let found = ROWS.iter().find(|row| row.case == case && row.mode == mode && row.peer == peer);
         *found.unwrap()
     }
 
@@ -361,10 +308,7 @@ mod tests {
         let result = runs.result(&machine).unwrap().unwrap();
         assert!((result.ratio - 10.0).abs() < 1e-9, "{result:?}");
         assert!((result.acb_cpu_us_per_msg - 0.5).abs() < 1e-9);
-        assert_eq!(
-            (result.pairs, result.disturbed_runs, result.pass),
-            (3, 1, Some(true))
-        );
+        assert_eq!((result.pairs, result.disturbed_runs, result.pass), (3, 1, Some(true)));
         assert_eq!(result.windows, "512 open, 1000 unacked");
     }
 

@@ -34,18 +34,12 @@ pub(super) fn run(options: &RunOptions, rows: &[Row]) -> Result<ExitCode> {
     let baseline = if committed.is_file() {
         read_rows(&committed)?
     } else {
-        println!(
-            "{} is not there: figures are printed, nothing is compared",
-            committed.display()
-        );
+        println!("{} is not there: figures are printed, nothing is compared", committed.display());
         Vec::new()
     };
     let here = Machine::read(programs.data_dir(), &[], String::new()).short();
     if let Some(row) = baseline.iter().find(|row| row.machine != here) {
-        println!(
-            "the committed figures are of another machine ({}; here {here}): read changes with care",
-            row.machine
-        );
+        println!("the committed figures are of another machine ({}; here {here}): read changes with care", row.machine);
     }
     let runner = Runner::new(programs, options.seconds.unwrap_or(SECONDS))?;
     let mut warnings = 0;
@@ -53,33 +47,20 @@ pub(super) fn run(options: &RunOptions, rows: &[Row]) -> Result<ExitCode> {
         let case = row.case()?;
         let mut best: Option<LoadReport> = None;
         for _ in 0..runs {
-            let report = runner
-                .quiet(row, Kind::Acb, row.peer.our_form(), |_, _| Ok(()))?
-                .report;
+            let report = runner.quiet(row, Kind::Acb, row.peer.our_form(), |_, _| Ok(()))?.report;
             // The lower of the runs: disturbances only ever add.
-            if best
-                .as_ref()
-                .is_none_or(|best| cost(case.shape, &report) < cost(case.shape, best))
-            {
+            if best.as_ref().is_none_or(|best| cost(case.shape, &report) < cost(case.shape, best)) {
                 best = Some(report);
             }
         }
         let Some(report) = best else { continue };
-        println!(
-            "{} {}: {}",
-            row.case,
-            row.mode.name(),
-            table::run_line(&report, case.unit())
-        );
+        println!("{} {}: {}", row.case, row.mode.name(), table::run_line(&report, case.unit()));
         if let Some(warning) = warning(row, case.shape, &report, &baseline) {
             println!("warning: {warning}");
             warnings += 1;
         }
     }
-    println!(
-        "{warnings} of the cases got more than {:.0} % dearer",
-        TOLERANCE * 100.0
-    );
+    println!("{warnings} of the cases got more than {:.0} % dearer", TOLERANCE * 100.0);
     Ok(ExitCode::SUCCESS)
 }
 
@@ -95,10 +76,7 @@ fn cost(shape: Shape, report: &LoadReport) -> f64 {
 fn distinct(rows: &[Row]) -> Vec<Row> {
     let mut first: Vec<Row> = Vec::new();
     for row in rows {
-        if !first
-            .iter()
-            .any(|seen| seen.case == row.case && seen.mode == row.mode)
-        {
+        if !first.iter().any(|seen| seen.case == row.case && seen.mode == row.mode) {
             first.push(*row);
         }
     }
@@ -107,9 +85,8 @@ fn distinct(rows: &[Row]) -> Vec<Row> {
 
 /// A sentence when the run is dearer than the committed figure of the same row allows.
 fn warning(row: Row, shape: Shape, report: &LoadReport, baseline: &[ResultRow]) -> Option<String> {
-    let before = baseline
-        .iter()
-        .find(|kept| kept.case == row.case && kept.mode == row.mode && kept.peer == row.peer)?;
+    let before =
+        baseline.iter().find(|kept| kept.case == row.case && kept.mode == row.mode && kept.peer == row.peer)?;
     let (before, unit) = match shape {
         Shape::Idle { .. } => (before.acb, "KiB per connection"),
         _ => (before.acb_cpu_us_per_msg, "µs of server CPU per message"),
@@ -117,12 +94,7 @@ fn warning(row: Row, shape: Shape, report: &LoadReport, baseline: &[ResultRow]) 
     let now = cost(shape, report);
     let share = dearer(before, now)?;
     (share > TOLERANCE).then(|| {
-        format!(
-            "{} {} got {:.0} % dearer: {before:.3} -> {now:.3} {unit}",
-            row.case,
-            row.mode.name(),
-            share * 100.0
-        )
+        format!("{} {} got {:.0} % dearer: {before:.3} -> {now:.3} {unit}", row.case, row.mode.name(), share * 100.0)
     })
 }
 
@@ -159,17 +131,9 @@ mod tests {
 
     #[test]
     fn a_quarter_dearer_is_tolerated_more_is_not() {
-        let row = Row {
-            case: "publish-256-pipelined",
-            mode: Mode::Written,
-            peer: Peer::NatsDefault,
-            window: 512,
-        };
+        let row = Row { case: "publish-256-pipelined", mode: Mode::Written, peer: Peer::NatsDefault, window: 512 };
         let baseline = [sample()];
-        assert_eq!(
-            warning(row, Shape::Pipelined, &report(0.274), &baseline),
-            None
-        );
+        assert_eq!(warning(row, Shape::Pipelined, &report(0.274), &baseline), None);
         let text = warning(row, Shape::Pipelined, &report(0.33), &baseline).unwrap();
         assert!(text.contains("50 % dearer: 0.220 -> 0.330"), "{text}");
         assert_eq!(warning(row, Shape::Pipelined, &report(9.0), &[]), None);
@@ -178,10 +142,7 @@ mod tests {
     #[test]
     fn each_case_and_level_runs_once() {
         let rows = distinct(ROWS);
-        let published = rows
-            .iter()
-            .filter(|row| row.case == "publish-256-pipelined")
-            .count();
+        let published = rows.iter().filter(|row| row.case == "publish-256-pipelined").count();
         assert_eq!(published, 2);
         assert!(rows.len() < ROWS.len());
     }

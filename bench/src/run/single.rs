@@ -51,11 +51,7 @@ impl Runner {
     /// Measures `seconds` per run.
     pub(super) fn new(programs: Programs, seconds: f64) -> Result<Self> {
         ensure!(seconds > 0.0, "--seconds must be above 0");
-        Ok(Self {
-            programs,
-            seconds,
-            load_program: env::current_exe()?,
-        })
+        Ok(Self { programs, seconds, load_program: env::current_exe()? })
     }
 
     /// Runs until nothing disturbs, three times at most; keeps the quietest. Every run is shown to `seen`.
@@ -73,24 +69,16 @@ impl Runner {
             }
             let report = self.once(row, kind, form)?;
             seen(attempt, &report)?;
-            let quieter = quietest
-                .as_ref()
-                .is_none_or(|kept| report.foreign_cores < kept.foreign_cores);
+            let quieter = quietest.as_ref().is_none_or(|kept| report.foreign_cores < kept.foreign_cores);
             if report.foreign_cores <= FOREIGN_CORES {
-                return Ok(Kept {
-                    report,
-                    disturbed: false,
-                });
+                return Ok(Kept { report, disturbed: false });
             }
             if quieter {
                 quietest = Some(report);
             }
         }
         let report = quietest.context("no run was made")?;
-        Ok(Kept {
-            report,
-            disturbed: true,
-        })
+        Ok(Kept { report, disturbed: true })
     }
 
     /// One run on a fresh server.
@@ -100,8 +88,7 @@ impl Runner {
         // Ours alone: segments that were written before are a state of our log. A peer is better off on its
         // fresh store (a warm-up took JetStream from 95k to 55k messages of 4 KB a second), so it has that.
         if case.warm && kind == Kind::Acb {
-            self.load(&server, row, kind, form, self.seconds * WARM_UP)
-                .context("the warm-up")?;
+            self.load(&server, row, kind, form, self.seconds * WARM_UP).context("the warm-up")?;
         }
         let synced = Command::new("sync").status().context("cannot run sync")?;
         ensure!(synced.success(), "sync failed");
@@ -110,14 +97,7 @@ impl Runner {
     }
 
     /// Starts a load program and waits for its report.
-    fn load(
-        &self,
-        server: &Running,
-        row: Row,
-        kind: Kind,
-        form: Form,
-        seconds: f64,
-    ) -> Result<LoadReport> {
+    fn load(&self, server: &Running, row: Row, kind: Kind, form: Form, seconds: f64) -> Result<LoadReport> {
         let target = match kind {
             Kind::Acb => Target::Acb,
             Kind::Peer(peer) => peer.target(),
@@ -125,22 +105,8 @@ impl Runner {
         let mut command = Command::new(&self.load_program);
         command
             .arg("load")
-            .args([
-                "--target",
-                target.name(),
-                "--case",
-                row.case,
-                "--mode",
-                row.mode.name(),
-                "--form",
-                form.name(),
-            ])
-            .args([
-                "--window",
-                &row.window.to_string(),
-                "--seconds",
-                &seconds.to_string(),
-            ])
+            .args(["--target", target.name(), "--case", row.case, "--mode", row.mode.name(), "--form", form.name()])
+            .args(["--window", &row.window.to_string(), "--seconds", &seconds.to_string()])
             .args(["--address", &server.place().address()])
             .args(["--server-pid", &server.pid().to_string()])
             .stdin(Stdio::null())
@@ -151,10 +117,7 @@ impl Runner {
         let (success, output, complaint) = wait(child, deadline)?;
         if !success {
             let complaint = complaint.trim();
-            bail!(
-                "the load failed: {complaint}\nthe server's last lines:\n{}",
-                server.log_tail()
-            );
+            bail!("the load failed: {complaint}\nthe server's last lines:\n{}", server.log_tail());
         }
         parse_report(&output)
     }
@@ -190,23 +153,14 @@ mod tests {
     use super::*;
 
     fn shell(script: &str) -> Child {
-        Command::new("sh")
-            .args(["-c", script])
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap()
+        Command::new("sh").args(["-c", script]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
     }
 
     #[test]
     fn a_load_that_fails_is_quoted() {
         let deadline = Instant::now() + Duration::from_secs(20);
-        let (success, output, complaint) =
-            wait(shell("echo out; echo why >&2; exit 1"), deadline).unwrap();
-        assert_eq!(
-            (success, output.as_str(), complaint.as_str()),
-            (false, "out\n", "why\n")
-        );
+        let (success, output, complaint) = wait(shell("echo out; echo why >&2; exit 1"), deadline).unwrap();
+        assert_eq!((success, output.as_str(), complaint.as_str()), (false, "out\n", "why\n"));
     }
 
     #[test]

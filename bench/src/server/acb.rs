@@ -7,10 +7,7 @@ use anyhow::Result;
 use super::{Place, ask};
 
 /// The command that starts it.
-#[expect(
-    clippy::unnecessary_wraps,
-    reason = "same signature as the peers' commands"
-)]
+#[expect(clippy::unnecessary_wraps, reason = "same signature as the peers' commands")]
 pub(super) fn command(program: &Path, place: &Place) -> Result<Command> {
     let mut command = Command::new(program);
     command

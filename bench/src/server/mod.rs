@@ -47,8 +47,7 @@ impl Programs {
     /// Takes the paths from the options; makes the data folder and refuses a tmpfs.
     pub(crate) fn new(options: &RunOptions) -> Result<Self> {
         let data_dir = &options.data_dir;
-        fs::create_dir_all(data_dir)
-            .with_context(|| format!("cannot create {}", data_dir.display()))?;
+        fs::create_dir_all(data_dir).with_context(|| format!("cannot create {}", data_dir.display()))?;
         let kind = file_system(data_dir).unwrap_or_default();
         ensure!(
             kind != "tmpfs" && kind != "ramfs",
@@ -67,16 +66,10 @@ impl Programs {
     pub(crate) fn program(&self, kind: Kind) -> Result<&Path> {
         let (path, remedy) = match kind {
             Kind::Acb => (&self.acb_server, "cargo build --release -p acb-server"),
-            Kind::Peer(Peer::RedisEverysec | Peer::RedisAlways) => {
-                (&self.redis_server, "scripts/bench-peers.sh")
-            }
+            Kind::Peer(Peer::RedisEverysec | Peer::RedisAlways) => (&self.redis_server, "scripts/bench-peers.sh"),
             Kind::Peer(_) => (&self.nats_server, "scripts/bench-peers.sh"),
         };
-        ensure!(
-            path.is_file(),
-            "{} is missing: run `{remedy}`",
-            path.display()
-        );
+        ensure!(path.is_file(), "{} is missing: run `{remedy}`", path.display());
         Ok(path)
     }
 
@@ -94,16 +87,10 @@ impl Programs {
         }
         fs::create_dir_all(&folder)?;
         let [port, admin_port] = free_ports()?;
-        let place = Place {
-            folder,
-            port,
-            admin_port,
-        };
+        let place = Place { folder, port, admin_port };
         let command = match kind {
             Kind::Acb => acb::command(program, &place)?,
-            Kind::Peer(peer) if peer.target() == Target::Redis => {
-                redis::command(program, &place, peer)?
-            }
+            Kind::Peer(peer) if peer.target() == Target::Redis => redis::command(program, &place, peer)?,
             Kind::Peer(peer) => nats::command(program, &place, peer)?,
         };
         let mut running = Running::spawn(command, place)?;
@@ -180,10 +167,7 @@ impl Running {
                 bail!("the server ended with {status}:\n{}", self.log_tail());
             }
             if Instant::now() > deadline {
-                bail!(
-                    "the server is not ready after {READY:?}:\n{}",
-                    self.log_tail()
-                );
+                bail!("the server is not ready after {READY:?}:\n{}", self.log_tail());
             }
             thread::sleep(Duration::from_millis(5));
         }
@@ -219,10 +203,7 @@ impl Drop for Running {
 
 /// Two ports nobody listens on right now; held together, so that they differ.
 fn free_ports() -> Result<[u16; 2]> {
-    let (one, two) = (
-        TcpListener::bind("127.0.0.1:0")?,
-        TcpListener::bind("127.0.0.1:0")?,
-    );
+    let (one, two) = (TcpListener::bind("127.0.0.1:0")?, TcpListener::bind("127.0.0.1:0")?);
     Ok([one.local_addr()?.port(), two.local_addr()?.port()])
 }
 

@@ -22,10 +22,7 @@ fn config(address: &str, store: &Path, peer: Peer) -> String {
         Peer::NatsAlways => ", sync_interval: always",
         _ => "",
     };
-    format!(
-        "{listen}jetstream {{ store_dir: \"{}\", max_file_store: 20GB{sync} }}\n",
-        store.display()
-    )
+    format!("{listen}jetstream {{ store_dir: \"{}\", max_file_store: 20GB{sync} }}\n", store.display())
 }
 
 /// It is ready when it greets.
@@ -40,15 +37,9 @@ mod tests {
     #[test]
     fn each_setting_has_its_file() {
         let store = Path::new("/data/store");
-        assert_eq!(
-            config("127.0.0.1:1", store, Peer::NatsCore),
-            "listen: 127.0.0.1:1\n"
-        );
+        assert_eq!(config("127.0.0.1:1", store, Peer::NatsCore), "listen: 127.0.0.1:1\n");
         let plain = config("127.0.0.1:1", store, Peer::NatsDefault);
-        assert!(
-            plain.contains("store_dir: \"/data/store\", max_file_store: 20GB }"),
-            "{plain}"
-        );
+        assert!(plain.contains("store_dir: \"/data/store\", max_file_store: 20GB }"), "{plain}");
         assert!(config("127.0.0.1:1", store, Peer::NatsAlways).contains("sync_interval: always"));
     }
 }

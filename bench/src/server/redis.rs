@@ -17,11 +17,7 @@ pub(super) fn command(program: &Path, place: &Place, peer: Peer) -> Result<Comma
 }
 
 fn config(port: u16, store: &Path, peer: Peer) -> String {
-    let flush = if peer == Peer::RedisAlways {
-        "always"
-    } else {
-        "everysec"
-    };
+    let flush = if peer == Peer::RedisAlways { "always" } else { "everysec" };
     format!(
         "bind 127.0.0.1\nport {port}\ndir {}\nsave \"\"\nappendonly yes\nappendfsync {flush}\n\
          auto-aof-rewrite-percentage 0\n",
@@ -41,10 +37,7 @@ mod tests {
     #[test]
     fn each_setting_has_its_file() {
         let always = config(7, Path::new("/data/store"), Peer::RedisAlways);
-        assert!(
-            always.contains("port 7\n") && always.contains("dir /data/store\n"),
-            "{always}"
-        );
+        assert!(always.contains("port 7\n") && always.contains("dir /data/store\n"), "{always}");
         assert!(always.contains("appendfsync always\n"), "{always}");
         assert!(config(7, Path::new("/d"), Peer::RedisEverysec).contains("appendfsync everysec\n"));
     }

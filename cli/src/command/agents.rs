@@ -112,7 +112,9 @@ pub(crate) async fn run(command: AgentsCommand, context: &Context) -> Result {
             let id = id.ok_or_else(|| Failure::usage("name the agent to register"))?;
             let agent = spec(args, agents.register(id)).await?;
             let incarnation = agent.incarnation;
-            context.out.result(|| to_json(&agent), || format!("{} is registered, incarnation {incarnation}", agent.id()))?;
+            context
+                .out
+                .result(|| to_json(&agent), || format!("{} is registered, incarnation {incarnation}", agent.id()))?;
         }
         AgentsCommand::Ls(args) => list(search(args, agents.discover()).all().await?, context)?,
         AgentsCommand::Get { id } => {

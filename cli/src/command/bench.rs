@@ -131,7 +131,9 @@ pub(crate) async fn run(args: BenchArgs, context: &Context) -> Result {
     let level = args.durability.map(Durability::from);
     let shown = level.map_or("the server's default level", Durability::name);
     let span = humantime::format_duration(args.duration);
-    context.out.note(&format!("publishing {} B messages to {topic} for {span}, window {}, {shown}", args.size, args.window));
+    context
+        .out
+        .note(&format!("publishing {} B messages to {topic} for {span}, window {}, {shown}", args.size, args.window));
     let result = measure(&args, context, &publisher, &consumer, &topic, &name, level).await;
     if args.consumers > 0 {
         // Nothing is left behind, whatever happened.
@@ -178,7 +180,8 @@ async fn measure(
     }
     let messages = arrived.load(Ordering::Relaxed);
     if last.is_err() {
-        let sentence = format!("{messages} of {all} messages arrived within {LAST_WITHIN:?} after the last was published");
+        let sentence =
+            format!("{messages} of {all} messages arrived within {LAST_WITHIN:?} after the last was published");
         return Err(Failure::own(Exit::Unavailable, sentence, "take a lower --rate"));
     }
     Ok((published, Some(Measured { messages, seconds, micros: together })))

@@ -107,7 +107,8 @@ pub(crate) async fn run(command: SubscriptionsCommand, context: &Context) -> Res
         }
         SubscriptionsCommand::Ls => {
             let all = subscriptions.list().all().await?;
-            let mut table = Table::new(&["NAME", "FILTERS", "BEHIND#", "LEASED#", "RETRY#", "DEAD#", "CONSUMERS#", "AGE"]);
+            let mut table =
+                Table::new(&["NAME", "FILTERS", "BEHIND#", "LEASED#", "RETRY#", "DEAD#", "CONSUMERS#", "AGE"]);
             for one in &all {
                 table.row([
                     one.spec.name().to_owned(),

@@ -8,7 +8,10 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde_json::{Map, Value, json};
 
 /// Now, by this machine's clock.
-#[expect(clippy::disallowed_methods, reason = "ages for people, and how long a kept token lasts: no test owns that time")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "ages for people, and how long a kept token lasts: no test owns that time"
+)]
 pub(crate) fn now() -> Timestamp {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     Timestamp(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))

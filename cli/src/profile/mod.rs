@@ -114,7 +114,12 @@ mod tests {
     use super::*;
 
     fn profile(agent: &str) -> Profile {
-        Profile { url: "acb://127.0.0.1:7400".into(), agent: agent.into(), tenant: "default".into(), ..Profile::default() }
+        Profile {
+            url: "acb://127.0.0.1:7400".into(),
+            agent: agent.into(),
+            tenant: "default".into(),
+            ..Profile::default()
+        }
     }
 
     #[test]

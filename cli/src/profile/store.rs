@@ -31,7 +31,11 @@ impl Store {
         let set = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
         let config = set("XDG_CONFIG_HOME").or_else(|| std::env::home_dir().map(|home| home.join(".config")));
         let Some(config) = config else {
-            return Err(Failure::own(Exit::Failed, "there is no home folder to keep profiles in", "set XDG_CONFIG_HOME"));
+            return Err(Failure::own(
+                Exit::Failed,
+                "there is no home folder to keep profiles in",
+                "set XDG_CONFIG_HOME",
+            ));
         };
         Ok(Self::at(config.join("acb").join("profiles.toml")))
     }
@@ -110,11 +114,12 @@ mod tests {
         let (_dir, store) = store();
         assert_eq!(store.load().unwrap(), Profiles::default());
         let profile = Profile { agent: "planner".into(), key: Some("acb_x".into()), ..Profile::default() };
-        store.change(|all| {
-            all.put("a", profile.clone());
-            Ok(())
-        })
-        .unwrap();
+        store
+            .change(|all| {
+                all.put("a", profile.clone());
+                Ok(())
+            })
+            .unwrap();
         assert_eq!(store.load().unwrap().pick(None), Some(("a", &profile)));
         let mode = |path: &std::path::Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
         assert_eq!(mode(&store.file), 0o600);
@@ -149,11 +154,12 @@ mod tests {
             for n in 0..8 {
                 let store = &store;
                 scope.spawn(move || {
-                    store.change(|all| {
-                        all.put(&format!("p{n}"), Profile::default());
-                        Ok(())
-                    })
-                    .unwrap();
+                    store
+                        .change(|all| {
+                            all.put(&format!("p{n}"), Profile::default());
+                            Ok(())
+                        })
+                        .unwrap();
                 });
             }
         });

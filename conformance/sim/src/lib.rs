@@ -35,8 +35,7 @@ pub fn open_data(disk: &SimDisk) -> acb_log::Result<Arc<DataDir>> {
 /// # Errors
 /// As the log's recovery.
 pub fn open_partition(data: &Arc<DataDir>, partition: &PartitionId, now: Timestamp) -> Result<Opened, StoreError> {
-    let key_window =
-        if partition.class == ClassId::DEAD_LETTERS { KeyWindow::WhileKept } else { KeyWindow::default() };
+    let key_window = if partition.class == ClassId::DEAD_LETTERS { KeyWindow::WhileKept } else { KeyWindow::default() };
     let options = LogOptions {
         segment_bytes_min: 16 << 10,
         segment_bytes_max: 32 << 10,

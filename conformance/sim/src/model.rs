@@ -144,7 +144,10 @@ impl Model {
                 && first != seq
                 && !sent.may_be_lost
             {
-                return broken("SIM-9", format!("message {id} was acknowledged at {first} and then at {seq}, duplicate={duplicate}"));
+                return broken(
+                    "SIM-9",
+                    format!("message {id} was acknowledged at {first} and then at {seq}, duplicate={duplicate}"),
+                );
             }
             sent.seq = Some(seq);
         }
@@ -156,9 +159,20 @@ impl Model {
     }
 
     /// A delivery of one message.
-    pub fn delivered(&mut self, sub: Sub, consumer: Consumer, id: Id, seq: Seq, attempt: u32, now: u64, until: u64) -> Check {
+    pub fn delivered(
+        &mut self,
+        sub: Sub,
+        consumer: Consumer,
+        id: Id,
+        seq: Seq,
+        attempt: u32,
+        now: u64,
+        until: u64,
+    ) -> Check {
         self.saw_seq(seq, id)?;
-        let Some(sent) = self.sent.get(&id) else { return broken("SIM-6", format!("unsent message {id} was delivered")) };
+        let Some(sent) = self.sent.get(&id) else {
+            return broken("SIM-6", format!("unsent message {id} was delivered"));
+        };
         if !self.subscriptions[sub].iter().any(|f| hears(f, sent.topic)) {
             return broken("SIM-6", format!("message {id} on {} was delivered to subscription {sub}", sent.topic));
         }
@@ -167,28 +181,53 @@ impl Model {
         if let Some((holder, until)) = fate.lease
             && now < until
         {
-            return broken("SIM-3", format!("message {id} (seq {seq}) was delivered to consumer {consumer} of subscription {sub} while {holder} holds it for {} ms more", until - now));
+            return broken(
+                "SIM-3",
+                format!(
+                    "message {id} (seq {seq}) was delivered to consumer {consumer} of subscription {sub} while {holder} holds it for {} ms more",
+                    until - now
+                ),
+            );
         }
         if fate.confirmed {
-            return broken("SIM-4", format!("message {id} (seq {seq}) was delivered to subscription {sub} after its ack was confirmed"));
+            return broken(
+                "SIM-4",
+                format!("message {id} (seq {seq}) was delivered to subscription {sub} after its ack was confirmed"),
+            );
         }
         if fate.dead {
-            return broken("SIM-5", format!("message {id} (seq {seq}) was delivered to subscription {sub} after its death"));
+            return broken(
+                "SIM-5",
+                format!("message {id} (seq {seq}) was delivered to subscription {sub} after its death"),
+            );
         }
         if fate.acked && !fate.ack_may_be_lost {
-            return broken("SIM-4", format!("message {id} (seq {seq}) was delivered to subscription {sub} after its ack, without a crash between"));
+            return broken(
+                "SIM-4",
+                format!(
+                    "message {id} (seq {seq}) was delivered to subscription {sub} after its ack, without a crash between"
+                ),
+            );
         }
         if attempt > self.max_attempts {
             return broken("SIM-10", format!("message {id} is at attempt {attempt} of {}", self.max_attempts));
         }
         let (least, most) = (1 + fate.failures, 1 + fate.failures_max + fate.losses.div_ceil(3));
         if fate.delivered && (attempt < least || attempt > most) {
-            return broken("SIM-10", format!("message {id} of subscription {sub} is at attempt {attempt}, which should be {least} to {most}"));
+            return broken(
+                "SIM-10",
+                format!(
+                    "message {id} of subscription {sub} is at attempt {attempt}, which should be {least} to {most}"
+                ),
+            );
         }
         if !fate.delivered {
             let last = self.last_first.entry((sub, producer)).or_default();
             if seq < *last {
-                return broken("SIM-2", format!("first delivery of seq {seq} of producer {producer} to subscription {sub} after {last}"));
+                return broken(
+                    "SIM-2",
+                    format!("first delivery of seq {seq} of producer {producer} to subscription {sub} after {last}"),
+                );
             }
             *last = seq;
         }
@@ -233,7 +272,10 @@ impl Model {
     pub fn confirmed(&mut self, sub: Sub, id: Id) -> Check {
         let fate = self.fate(sub, id);
         if fate.dead {
-            return broken("SIM-4", format!("message {id} of subscription {sub} is dead and confirmed as acknowledged"));
+            return broken(
+                "SIM-4",
+                format!("message {id} of subscription {sub} is dead and confirmed as acknowledged"),
+            );
         }
         fate.confirmed = true;
         fate.acked = true;
@@ -291,7 +333,10 @@ impl Model {
             return broken("SIM-5", format!("the death of message {id} of subscription {sub} was announced twice"));
         }
         if !fate.delivered {
-            return broken("SIM-5", format!("message {id} of subscription {sub} dies without ever having been delivered"));
+            return broken(
+                "SIM-5",
+                format!("message {id} of subscription {sub} dies without ever having been delivered"),
+            );
         }
         fate.dying = true;
         fate.lease = None;
@@ -341,12 +386,21 @@ impl Model {
                 if fate.acked || buried > 0 {
                     continue;
                 }
-                return broken("SIM-1", format!("message {id} (seq {seq}, {}) was acknowledged and is neither acknowledged by subscription {sub} nor dead: {fate:?}", sent.level));
+                return broken(
+                    "SIM-1",
+                    format!(
+                        "message {id} (seq {seq}, {}) was acknowledged and is neither acknowledged by subscription {sub} nor dead: {fate:?}",
+                        sent.level
+                    ),
+                );
             }
         }
         for ((sub, seq), times) in &self.dead_letters {
             if *times != 1 {
-                return broken("SIM-5", format!("the dead letter of seq {seq} of subscription {sub} is there {times} times"));
+                return broken(
+                    "SIM-5",
+                    format!("the dead letter of seq {seq} of subscription {sub} is there {times} times"),
+                );
             }
         }
         let unburied: BTreeSet<_> = self.fates.iter().filter(|(_, f)| f.dead || f.dying).map(|(k, _)| *k).collect();

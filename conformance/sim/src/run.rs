@@ -7,7 +7,10 @@ use std::{
 
 use acb_engine::Credit;
 
-use crate::{model::{Check, Violation}, world::World};
+use crate::{
+    model::{Check, Violation},
+    world::World,
+};
 
 /// Steps of the stormy part.
 const STEPS: u64 = 250;

@@ -35,8 +35,7 @@ impl Admin {
     pub async fn ask(&self, method: &str, path: &str) -> Result<(u16, String)> {
         let answer = within("an answer of the admin listener", ANSWER_WITHIN, async {
             let mut stream = TcpStream::connect(self.address).await?;
-            let question =
-                format!("{method} {path} HTTP/1.0\r\nhost: {}\r\ncontent-length: 0\r\n\r\n", self.address);
+            let question = format!("{method} {path} HTTP/1.0\r\nhost: {}\r\ncontent-length: 0\r\n\r\n", self.address);
             stream.write_all(question.as_bytes()).await?;
             let mut answer = Vec::new();
             stream.read_to_end(&mut answer).await?;

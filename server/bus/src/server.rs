@@ -7,7 +7,10 @@ use std::{
     sync::Arc,
 };
 
-use acb_ports::{Clock, IdSource, ManualClock, MessageLog, MetadataStore, SystemClock, SystemIds, metadata::{AgentFilter, ROWS_MAX}};
+use acb_ports::{
+    Clock, IdSource, ManualClock, MessageLog, MetadataStore, SystemClock, SystemIds,
+    metadata::{AgentFilter, ROWS_MAX},
+};
 use acb_types::{ErrorCode, TenantId};
 use tokio_util::sync::CancellationToken;
 
@@ -291,7 +294,8 @@ impl ServerBuilder {
             for tenant in &tenants {
                 let mut after = None;
                 loop {
-                    let agents = metadata.agent_list(&tenant.id, &AgentFilter::default(), after.as_ref(), ROWS_MAX).await?;
+                    let agents =
+                        metadata.agent_list(&tenant.id, &AgentFilter::default(), after.as_ref(), ROWS_MAX).await?;
                     for row in &agents {
                         presence.known(&tenant.id, &row.spec.id, row.incarnation);
                     }

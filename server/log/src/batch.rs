@@ -46,7 +46,9 @@ pub enum Kind {
 
 impl Kind {
     fn from_byte(n: u8) -> Option<Self> {
-        [Self::Messages, Self::State, Self::Epoch, Self::Mark, Self::Seal, Self::Close].into_iter().find(|k| *k as u8 == n)
+        [Self::Messages, Self::State, Self::Epoch, Self::Mark, Self::Seal, Self::Close]
+            .into_iter()
+            .find(|k| *k as u8 == n)
     }
 }
 

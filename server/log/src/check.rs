@@ -363,7 +363,8 @@ struct Copy<'a> {
 
 impl Copy<'_> {
     fn put(&mut self, header: &Header, meta: &[u8], body: &[u8]) -> io::Result<()> {
-        let full = |at: u32| at + header.len() + HEADER as u32 > self.size.max(BODY_START + header.len() + HEADER as u32);
+        let full =
+            |at: u32| at + header.len() + HEADER as u32 > self.size.max(BODY_START + header.len() + HEADER as u32);
         if let Some((_, _, at)) = &self.open
             && full(*at)
         {

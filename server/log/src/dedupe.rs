@@ -11,12 +11,7 @@ use std::{
     time::Duration,
 };
 
-use acb_types::{
-    ErrorCode, Timestamp,
-    batch::Keyed,
-    limits,
-    position::Seq,
-};
+use acb_types::{ErrorCode, Timestamp, batch::Keyed, limits, position::Seq};
 use smallvec::SmallVec;
 
 use crate::{
@@ -85,7 +80,11 @@ pub(crate) struct Producer {
 impl Producer {
     fn add(&mut self, range: Range) {
         match self.ranges.back_mut() {
-            Some(last) if last.end() == range.counter && last.seq + u64::from(last.count) == range.seq && last.count.checked_add(range.count).is_some() => {
+            Some(last)
+                if last.end() == range.counter
+                    && last.seq + u64::from(last.count) == range.seq
+                    && last.count.checked_add(range.count).is_some() =>
+            {
                 last.count += range.count;
             }
             Some(last) if last.end() > range.counter => {
@@ -198,7 +197,11 @@ impl ProducerTable {
         let mut out = Pieces::new();
         let one = |verdict| SmallVec::from_buf([Piece { index: 0, count, verdict }]);
         let Some(session) = self.sessions.get(&origin.producer) else {
-            return one(if self.make_room(now) { Verdict::New } else { Verdict::Refused(ErrorCode::ProducersExhausted) });
+            return one(if self.make_room(now) {
+                Verdict::New
+            } else {
+                Verdict::Refused(ErrorCode::ProducersExhausted)
+            });
         };
         if origin.epoch < session.epoch {
             return one(Verdict::Refused(ErrorCode::ProducerFenced));
@@ -445,7 +448,16 @@ impl KeyTable {
     pub(crate) fn new(window: KeyWindow, budget: Arc<Budget>, now: Timestamp) -> Self {
         // Far enough from zero for any key that the log still holds.
         let clock = Ticker { seen: now, ms: 1 << 50 };
-        Self { keys: HashMap::default(), buckets: VecDeque::new(), window, clock, expired_below: 0, expired: 0, budget, staged: 0 }
+        Self {
+            keys: HashMap::default(),
+            buckets: VecDeque::new(),
+            window,
+            clock,
+            expired_below: 0,
+            expired: 0,
+            budget,
+            staged: 0,
+        }
     }
 
     fn find(&self, keyed: &Keyed) -> Known {
@@ -615,4 +627,3 @@ impl Drop for KeyTable {
         self.clear();
     }
 }
-

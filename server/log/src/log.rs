@@ -295,8 +295,11 @@ impl Log {
             }
             Some(_) => {}
         }
-        let (covers, seq) =
-            if planted::is(Bug::SyncedTooFar) { (self.tail, self.written_seq) } else { (ticket.covers, ticket.covers_seq) };
+        let (covers, seq) = if planted::is(Bug::SyncedTooFar) {
+            (self.tail, self.written_seq)
+        } else {
+            (ticket.covers, ticket.covers_seq)
+        };
         self.synced = self.synced.max(covers);
         self.synced_seq = self.synced_seq.max(seq);
         if let Some((first, end)) = self.snapshots.written
@@ -444,7 +447,8 @@ fn cut(batch: &Batch, piece: Piece, at: usize, len: usize) -> Batch {
         let count = (index + run.count).min(end).saturating_sub(index.max(first));
         index += run.count;
         if count > 0 {
-            let len = if count == run.count { run.len } else { frame::prefix_len(&body[offset as usize..], count) as u32 };
+            let len =
+                if count == run.count { run.len } else { frame::prefix_len(&body[offset as usize..], count) as u32 };
             runs.push(frame::Run { topic: run.topic.clone(), count, offset, len });
             offset += len;
         }
@@ -501,4 +505,3 @@ impl Chores {
         self.0.run_chores();
     }
 }
-

@@ -87,13 +87,15 @@ impl LogOptions {
             ClassId::INBOX => {
                 Retention { age: Some(limits::INBOX_TTL), bytes, at_cap: AtCap::Refuse, consumed_goes: true }
             }
-            ClassId::DEAD_LETTERS => Retention {
-                age: Some(limits::DEAD_LETTER_TTL),
+            ClassId::DEAD_LETTERS => {
+                Retention { age: Some(limits::DEAD_LETTER_TTL), bytes, at_cap: AtCap::DropOldest, consumed_goes: false }
+            }
+            _ => Retention {
+                age: Some(Duration::from_secs(7 * 86_400)),
                 bytes,
                 at_cap: AtCap::DropOldest,
                 consumed_goes: false,
             },
-            _ => Retention { age: Some(Duration::from_secs(7 * 86_400)), bytes, at_cap: AtCap::DropOldest, consumed_goes: false },
         };
         let key_window = if class == ClassId::DEAD_LETTERS { KeyWindow::WhileKept } else { KeyWindow::default() };
         Self { retention, key_window, ..Self::default() }

@@ -182,7 +182,9 @@ impl Reader {
             Ok(plan) => Ok((summary, plan)),
             Err(_) if !self.shared.holds(segment) => Err(Stop::Trimmed),
             // A sidecar is a copy: what it cannot say, the segment can.
-            Err(_) => self.rebuild(segment).map(|index| (index.summary, index.plan(wanted, want))).map_err(Stop::Failed),
+            Err(_) => {
+                self.rebuild(segment).map(|index| (index.summary, index.plan(wanted, want))).map_err(Stop::Failed)
+            }
         }
     }
 
@@ -207,7 +209,8 @@ impl Reader {
         while let Some(first) = rest.first() {
             let mut end = first.offset + first.len;
             let together = rest.iter().take_while(|e| {
-                let near = e.offset <= end + JOIN_BYTES && e.offset + e.len - first.offset <= BLOCK_BYTES.max(first.len);
+                let near =
+                    e.offset <= end + JOIN_BYTES && e.offset + e.len - first.offset <= BLOCK_BYTES.max(first.len);
                 if near {
                     end = e.offset + e.len;
                 }
@@ -218,7 +221,8 @@ impl Reader {
             for entry in &rest[..count] {
                 let at = (entry.offset - first.offset) as usize;
                 let header = self.check(segment, entry.offset, &block[at..])?;
-                if take.batch(&block, at, &header, wanted).map_err(|f| self.fault(segment, entry.offset, f))?.is_break() {
+                if take.batch(&block, at, &header, wanted).map_err(|f| self.fault(segment, entry.offset, f))?.is_break()
+                {
                     return Ok(ControlFlow::Break(()));
                 }
             }
@@ -432,7 +436,8 @@ impl Take {
     }
 
     fn facts(&mut self, header: &Header, meta: &Meta<'_>) -> Result<Arc<Facts>, Fault> {
-        let same_sender = |f: &Facts| f.sender.agent.as_str() == meta.agent && f.sender.incarnation.0 == meta.incarnation;
+        let same_sender =
+            |f: &Facts| f.sender.agent.as_str() == meta.agent && f.sender.incarnation.0 == meta.incarnation;
         let sender = match &self.facts {
             Some(f) if same_sender(f) => {
                 if f.epoch == header.epoch && f.stored_at == header.stored_at && f.flags == header.flags {

@@ -139,7 +139,8 @@ mod tests {
 
     #[test]
     fn state_records_read_back() {
-        let records = vec![(SnapshotPart::None, b("ack")), (SnapshotPart::First, b("")), (SnapshotPart::Whole, b("snap"))];
+        let records =
+            vec![(SnapshotPart::None, b("ack")), (SnapshotPart::First, b("")), (SnapshotPart::Whole, b("snap"))];
         let mut meta = Vec::new();
         put_state_meta(&mut meta, &records);
         assert_eq!(state_records(&meta, b"acksnap", 3), Some(records));
@@ -160,7 +161,11 @@ mod tests {
         assert_eq!(replay(&[(None, "a"), (None, "b")]), "a b");
         assert_eq!(replay(&[(None, "a"), (Whole, "S"), (None, "b")]), "S b");
         assert_eq!(replay(&[(First, "S1"), (None, "x"), (Middle, "S2"), (Last, "S3"), (None, "y")]), "S1 S2 S3 x y");
-        assert_eq!(replay(&[(Whole, "S"), (None, "a"), (First, "T1"), (None, "b")]), "S a b", "incomplete: as if not there");
+        assert_eq!(
+            replay(&[(Whole, "S"), (None, "a"), (First, "T1"), (None, "b")]),
+            "S a b",
+            "incomplete: as if not there"
+        );
         assert_eq!(replay(&[(Whole, "S"), (Middle, "?"), (Last, "?"), (None, "a")]), "S a", "no beginning");
         assert_eq!(replay(&[(First, "S1"), (First, "T1"), (Last, "T2")]), "T1 T2", "begun anew");
     }

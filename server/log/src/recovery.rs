@@ -32,9 +32,9 @@ use crate::{
     options::LogOptions,
     planted::{self, Bug},
     postings::{KeyRow, MemIndex, ProducerRow},
-    retention::Orphan,
     record::{Opening, SnapshotPart, StateRecord, StateReplay, put_epoch_meta, state_records},
     recycle::SegmentPool,
+    retention::Orphan,
     scan::Scanner,
     segment::{BODY_START, HeaderFault, Ident, Pos, SEGMENT_VERSION, SegmentHeader},
     shared::{Index, SealedProducers, Segment, Shared, Tenant},
@@ -139,7 +139,8 @@ impl Opener {
         let mut remove = Vec::new();
         let (files, sidecars, orphans) = self.list(&mut remove)?;
         let tail_start = sidecars.iter().rposition(Option::is_some).map_or(0, |i| i + 1);
-        let mut walk = Walk { epoch: 0, next_seq: 1, synced: Pos::default(), last: None, reserve: self.options.seq_reserve };
+        let mut walk =
+            Walk { epoch: 0, next_seq: 1, synced: Pos::default(), last: None, reserve: self.options.seq_reserve };
         let mut reads: BTreeMap<usize, Read> = BTreeMap::new();
         for i in 0..tail_start {
             match &sidecars[i] {
@@ -177,13 +178,7 @@ impl Opener {
             Opening::Clean => (walk.epoch, found_end),
             Opening::Unclean => (walk.epoch + 1, found_end + jump),
         };
-        let settle = Settle {
-            zero: end.zero,
-            remove,
-            retire,
-            opening,
-            found_end,
-        };
+        let settle = Settle { zero: end.zero, remove, retire, opening, found_end };
 
         let shared = Shared::new(self.id.clone(), self.dir.clone(), Arc::clone(&self.tenant), self.options, sealed);
         let mut used = 0;
@@ -349,7 +344,8 @@ impl Opener {
     fn read_durably(&self, found: &FoundFile, walk: &mut Walk) -> Result<Read> {
         let read = read_segment(found, walk).map_err(|e| self.io(e))?;
         let end = read.index.summary.end;
-        make_durable(&*found.file, BODY_START, end).map_err(|e| LogError { code: ErrorCode::StorageFailed, ..self.io(e) })?;
+        make_durable(&*found.file, BODY_START, end)
+            .map_err(|e| LogError { code: ErrorCode::StorageFailed, ..self.io(e) })?;
         Ok(read)
     }
 
@@ -362,7 +358,8 @@ impl Opener {
         reads: &mut BTreeMap<usize, Read>,
     ) -> Result<End> {
         // Where the log ends if there is nothing more: a segment that is yet to be made.
-        let next = files.get(tail_start).map_or_else(|| files.last().map_or(1, |f| f.ident.number + 1), |f| f.ident.number);
+        let next =
+            files.get(tail_start).map_or_else(|| files.last().map_or(1, |f| f.ident.number + 1), |f| f.ident.number);
         let mut end = Pos::new(next, BODY_START);
         let (mut broken, mut fault) = (files.len(), Fault::Nothing);
         let mut segments = tail_start;
@@ -527,7 +524,8 @@ impl Opener {
             }
             (tail_start..segments).for_each(|i| apply(&mut live, i));
         }
-        let applied = files.get(tail_start).map_or_else(|| files.last().map_or(0, |f| f.ident.number), |f| f.ident.number - 1);
+        let applied =
+            files.get(tail_start).map_or_else(|| files.last().map_or(0, |f| f.ident.number), |f| f.ident.number - 1);
         Ok((live, SealedProducers { table: sealed, applied }))
     }
 
@@ -715,7 +713,8 @@ fn epoch_reserve(meta: &[u8]) -> Option<u64> {
 pub(crate) fn rebuild_index(shared: &Shared, segment: &Segment) -> Result<MemIndex> {
     let fail = |e| LogError::io("log.read", segment.path.display(), e);
     let file = shared.file(segment).map_err(fail)?;
-    let found = FoundFile { ident: segment.ident, path: segment.path.clone(), size: segment.size, file, header: Ok(()) };
+    let found =
+        FoundFile { ident: segment.ident, path: segment.path.clone(), size: segment.size, file, header: Ok(()) };
     let mut walk = Walk { epoch: 0, next_seq: 0, synced: Pos::default(), last: None, reserve: 0 };
     let read = read_segment(&found, &mut walk).map_err(fail)?;
     if !read.sealed {

@@ -56,7 +56,8 @@ impl Log {
             let below = summary.end_seq <= floor || summary.messages == 0;
             let old = retention.age.is_some_and(|age| time.after(age) <= now);
             let over = kept > retention.bytes;
-            let goes = below && (old || over || retention.consumed_goes) || over && retention.at_cap == AtCap::DropOldest;
+            let goes =
+                below && (old || over || retention.consumed_goes) || over && retention.at_cap == AtCap::DropOldest;
             if !goes {
                 break;
             }
@@ -99,7 +100,9 @@ impl Log {
     fn drop_head(&mut self, count: usize) -> Result<Seq> {
         let guard = if planted::is(Bug::TrimTooMuch) { u32::MAX } else { self.state_guard() };
         let mut result = Ok(());
-        if count > 0 && self.shared.segments.read().iter().take(count).any(|s| !matches!(&*s.index.read(), Index::Sidecar(_))) {
+        if count > 0
+            && self.shared.segments.read().iter().take(count).any(|s| !matches!(&*s.index.read(), Index::Sidecar(_)))
+        {
             // What the segment remembers of doubles must be in a sidecar first.
             self.shared.run_chores();
         }

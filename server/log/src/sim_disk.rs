@@ -244,7 +244,9 @@ impl SimDisk {
             }
         }
         let dirs = s.durable_dirs.clone();
-        let present = |path: &Path| path.ancestors().skip(1).all(|a| a.as_os_str().is_empty() || a == Path::new("/") || dirs.contains(a));
+        let present = |path: &Path| {
+            path.ancestors().skip(1).all(|a| a.as_os_str().is_empty() || a == Path::new("/") || dirs.contains(a))
+        };
         s.durable_names.retain(|path, _| present(path));
         s.dirs = dirs.iter().filter(|d| present(d)).cloned().collect();
         s.durable_dirs = s.dirs.clone();
@@ -435,7 +437,8 @@ impl Disk for SimDisk {
 
     fn list(&self, path: &Path) -> io::Result<Vec<DirEntry>> {
         let s = self.0.lock();
-        let here = |p: &PathBuf| (p.parent() == Some(path)).then(|| p.file_name()?.to_str().map(str::to_owned)).flatten();
+        let here =
+            |p: &PathBuf| (p.parent() == Some(path)).then(|| p.file_name()?.to_str().map(str::to_owned)).flatten();
         let files = s.names.keys().filter_map(here).map(|name| DirEntry { name, is_dir: false });
         let dirs = s.dirs.iter().filter_map(here).map(|name| DirEntry { name, is_dir: true });
         let mut out: Vec<DirEntry> = files.chain(dirs).collect();
@@ -605,7 +608,8 @@ impl DiskFile for SimFile {
             let file = s.files.get_mut(&self.id).ok_or_else(not_found)?;
             let end = (offset + len).min(file.live.len() as u64);
             for at in offset..end {
-                let dirty = file.dirty.get(&(at / SECTOR)).is_some_and(|(from, to)| (*from..*to).contains(&(at % SECTOR)));
+                let dirty =
+                    file.dirty.get(&(at / SECTOR)).is_some_and(|(from, to)| (*from..*to).contains(&(at % SECTOR)));
                 if !dirty {
                     file.live[at as usize] = file.durable.get(at as usize).copied().unwrap_or(0);
                 }

@@ -27,12 +27,18 @@ pub fn decode(message: &Bytes) -> Result<Envelope, FrameError> {
         match value {
             Value::Number(n) => match number {
                 field::KIND => {
-                    out.kind = MessageKind::from_wire(n)
-                        .ok_or(FrameError::UnknownEnum { index: 0, field: "kind", value: n })?;
+                    out.kind = MessageKind::from_wire(n).ok_or(FrameError::UnknownEnum {
+                        index: 0,
+                        field: "kind",
+                        value: n,
+                    })?;
                 }
                 field::PRIORITY => {
-                    out.priority = Priority::from_wire(n)
-                        .ok_or(FrameError::UnknownEnum { index: 0, field: "priority", value: n })?;
+                    out.priority = Priority::from_wire(n).ok_or(FrameError::UnknownEnum {
+                        index: 0,
+                        field: "priority",
+                        value: n,
+                    })?;
                 }
                 field::EXPIRES_AT => out.expires_at = Timestamp(n),
                 _ => out.not_before = Timestamp(n),
@@ -46,8 +52,8 @@ pub fn decode(message: &Bytes) -> Result<Envelope, FrameError> {
                             .map_err(|source| FrameError::Attributes { index: 0, source })?;
                     }
                     _ => {
-                        let text = Text::from_utf8(bytes)
-                            .ok_or(FrameError::Utf8 { index: 0, field: field_name(number) })?;
+                        let text =
+                            Text::from_utf8(bytes).ok_or(FrameError::Utf8 { index: 0, field: field_name(number) })?;
                         match number {
                             field::TOPIC => out.topic = text,
                             field::CORRELATION_ID => out.correlation_id = text,
@@ -82,7 +88,15 @@ pub fn encode_parts(out: &mut BytesMut, m: &Envelope, topic: &str, payload: &[u8
 }
 
 fn write(out: &mut BytesMut, m: &Envelope, topic: &[u8], payload: &[u8]) -> usize {
-    let texts = [&m.correlation_id, &m.reply_to, &m.idempotency_key, &m.order_key, &m.content_type, &m.trace, &m.original_topic];
+    let texts = [
+        &m.correlation_id,
+        &m.reply_to,
+        &m.idempotency_key,
+        &m.order_key,
+        &m.content_type,
+        &m.trace,
+        &m.original_topic,
+    ];
     let attributes = m.attributes.block();
     let mut len = slice_len(topic.len())
         + number_len(m.kind as u64)

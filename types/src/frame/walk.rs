@@ -148,7 +148,12 @@ pub fn walk(body: &Bytes) -> Result<Walked, FrameError> {
                                 refs += 1;
                                 if refs > limits::CONTEXT_REFS_MAX {
                                     let limit = limits::CONTEXT_REFS_MAX;
-                                    return Err(FrameError::TooMany { index, field: "context_refs", count: refs, limit });
+                                    return Err(FrameError::TooMany {
+                                        index,
+                                        field: "context_refs",
+                                        count: refs,
+                                        limit,
+                                    });
                                 }
                             }
                             _ => {}

@@ -70,9 +70,7 @@ impl Code {
 }
 
 fn camel(name: &str) -> String {
-    name.split('_')
-        .map(|word| word[..1].to_ascii_uppercase() + &word[1..])
-        .collect()
+    name.split('_').map(|word| word[..1].to_ascii_uppercase() + &word[1..]).collect()
 }
 
 pub(super) fn generate(root: &Path, files: &mut Files) -> Result<()> {

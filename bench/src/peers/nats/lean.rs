@@ -76,9 +76,7 @@ pub(super) async fn fast_ingest(plan: &Plan, client: &Client) -> Result<Outcome>
     let window = plan.window as u64;
     let inbox = client.new_inbox();
     let prefix = format!("{inbox}.{}.fail.", (window / 2).max(1));
-    let reply = |number: u64, operation: Operation| {
-        Subject::from(format!("{prefix}{number}.{}.$FI", operation as u8))
-    };
+    let reply = |number: u64, operation: Operation| Subject::from(format!("{prefix}{number}.{}.$FI", operation as u8));
     let mut answers = client.subscribe(format!("{inbox}.>")).await?;
     client.flush().await?;
     let meter = Meter::start(plan.server_pid)?;
@@ -92,19 +90,11 @@ pub(super) async fn fast_ingest(plan: &Plan, client: &Client) -> Result<Outcome>
             }
         }
         published += 1;
-        let operation = if published == 1 {
-            Operation::Start
-        } else {
-            Operation::Append
-        };
-        client
-            .publish_with_reply(SUBJECT, reply(published, operation), payload.clone())
-            .await?;
+        let operation = if published == 1 { Operation::Start } else { Operation::Append };
+        client.publish_with_reply(SUBJECT, reply(published, operation), payload.clone()).await?;
     }
     published += 1;
-    client
-        .publish_with_reply(SUBJECT, reply(published, Operation::Commit), payload)
-        .await?;
+    client.publish_with_reply(SUBJECT, reply(published, Operation::Commit), payload).await?;
     let committed = loop {
         if let Progress::Committed(count) = progress(&answer(&mut answers).await?.payload)? {
             break count;
@@ -136,28 +126,17 @@ pub(super) async fn own_inbox(plan: &Plan, client: &Client) -> Result<Outcome> {
         let mut published = 0u64;
         while !published.is_multiple_of(SAMPLE_EVERY) || started.elapsed() < plan.duration {
             slots.acquire().await?.forget();
-            client
-                .publish_with_reply(SUBJECT, inbox.clone(), payload.clone())
-                .await?;
+            client.publish_with_reply(SUBJECT, inbox.clone(), payload.clone()).await?;
             published += 1;
         }
         // All slots back: all replies are here.
-        timeout(ANSWER, slots.acquire_many(plan.window as u32))
-            .await
-            .context("replies are missing")??
-            .forget();
+        timeout(ANSWER, slots.acquire_many(plan.window as u32)).await.context("replies are missing")??.forget();
         Ok::<_, anyhow::Error>(published)
     };
     let collecting = async {
         loop {
-            let Some(message) = replies.next().await else {
-                bail!("the inbox was closed")
-            };
-            ensure!(
-                is_ack(&message.payload),
-                "not an ack: {}",
-                String::from_utf8_lossy(&message.payload)
-            );
+            let Some(message) = replies.next().await else { bail!("the inbox was closed") };
+            ensure!(is_ack(&message.payload), "not an ack: {}", String::from_utf8_lossy(&message.payload));
             acked.fetch_add(1, Ordering::Relaxed);
             slots.add_permits(1);
         }
@@ -199,10 +178,7 @@ mod tests {
 
     #[test]
     fn flow_answers_and_commits_are_told_apart() {
-        assert_eq!(
-            progress(br#"{"type":"ack","seq":500,"msgs":500}"#).unwrap(),
-            Progress::Stored(500)
-        );
+        assert_eq!(progress(br#"{"type":"ack","seq":500,"msgs":500}"#).unwrap(), Progress::Stored(500));
         let commit = br#"{"stream":"BENCH", "seq":1200,"batch":"x","count":1200}"#;
         assert_eq!(progress(commit).unwrap(), Progress::Committed(1200));
     }
@@ -210,10 +186,7 @@ mod tests {
     #[test]
     fn gaps_and_errors_end_the_run() {
         assert!(progress(br#"{"type":"gap","last_seq":4,"seq":6}"#).is_err());
-        assert!(
-            progress(br#"{"error":{"code":400,"description":"no"},"stream":"BENCH","seq":0}"#)
-                .is_err()
-        );
+        assert!(progress(br#"{"error":{"code":400,"description":"no"},"stream":"BENCH","seq":0}"#).is_err());
         assert!(progress(b"").is_err());
     }
 }

@@ -45,10 +45,7 @@ const BACKLOG_4096: u64 = 50_000;
 
 /// Runs the plan against a NATS server; the second figure is what the server says it stored.
 pub(crate) async fn load(plan: Plan) -> Result<(Outcome, Option<u64>)> {
-    let nats = Nats {
-        address: plan.address.clone(),
-        keyed: plan.case.keyed,
-    };
+    let nats = Nats { address: plan.address.clone(), keyed: plan.case.keyed };
     match plan.case.shape {
         Shape::RequestReply { clients } => Ok((nats.request_reply(&plan, clients).await?, None)),
         Shape::Idle { connections } => {
@@ -73,17 +70,12 @@ struct Nats {
 impl Nats {
     async fn connect(&self) -> Result<Client> {
         let options = ConnectOptions::new().skip_subject_validation(true);
-        options
-            .connect(&self.address)
-            .await
-            .context("cannot connect to nats-server")
+        options.connect(&self.address).await.context("cannot connect to nats-server")
     }
 
     async fn jetstream(&self) -> Result<jetstream::Context> {
         // `sync_interval: always` answers a full window in more than the default 5 s.
-        Ok(ContextBuilder::new()
-            .timeout(Duration::from_secs(30))
-            .build(self.connect().await?))
+        Ok(ContextBuilder::new().timeout(Duration::from_secs(30)).build(self.connect().await?))
     }
 
     /// File storage, one replica, no limits. By the API's own JSON: the client's type has no `allow_batched`.
@@ -93,22 +85,11 @@ impl Nats {
             "num_replicas": 1, "max_msgs": -1, "max_bytes": -1, "max_age": 0, "max_consumers": -1,
             "discard": "old", "allow_batched": batched,
         });
-        let answer: serde_json::Value = self
-            .jetstream()
-            .await?
-            .request(format!("STREAM.CREATE.{STREAM}"), &config)
-            .await?;
-        ensure!(
-            answer.get("error").is_none(),
-            "cannot create the stream: {answer}"
-        );
-        let taken = answer
-            .pointer("/config/allow_batched")
-            .and_then(serde_json::Value::as_bool);
-        ensure!(
-            !batched || taken == Some(true),
-            "the server does not know allow_batched: {answer}"
-        );
+        let answer: serde_json::Value =
+            self.jetstream().await?.request(format!("STREAM.CREATE.{STREAM}"), &config).await?;
+        ensure!(answer.get("error").is_none(), "cannot create the stream: {answer}");
+        let taken = answer.pointer("/config/allow_batched").and_then(serde_json::Value::as_bool);
+        ensure!(!batched || taken == Some(true), "the server does not know allow_batched: {answer}");
         Ok(())
     }
 
@@ -119,10 +100,7 @@ impl Nats {
     }
 
     async fn publisher(&self) -> Result<Publisher> {
-        Ok(Publisher {
-            jetstream: self.jetstream().await?,
-            keys: self.keyed.then(Keys::new),
-        })
+        Ok(Publisher { jetstream: self.jetstream().await?, keys: self.keyed.then(Keys::new) })
     }
 
     async fn receiver(&self, number: usize) -> Result<Receiver> {
@@ -134,11 +112,7 @@ impl Nats {
             ..pull::Config::default()
         };
         let consumer: PullConsumer = stream.create_consumer(config).await?;
-        let messages = consumer
-            .stream()
-            .max_messages_per_batch(500)
-            .messages()
-            .await?;
+        let messages = consumer.stream().max_messages_per_batch(500).messages().await?;
         Ok(Receiver { consumer, messages })
     }
 
@@ -154,19 +128,14 @@ impl Nats {
                 publish::one_in_flight(plan, publishers).await
             }
             Shape::Backlog => {
-                let rate = if plan.case.payload > 256 {
-                    BACKLOG_4096
-                } else {
-                    BACKLOG_256
-                };
+                let rate = if plan.case.payload > 256 { BACKLOG_4096 } else { BACKLOG_256 };
                 let count = deliver::backlog_size(plan, rate)?;
                 publish::fill(plan, &self.publisher().await?, count).await?;
                 settle_disk().await?;
                 deliver::backlog(plan, Box::pin(self.receiver(0)), count).await
             }
             Shape::Live { subscriptions } => {
-                let receivers =
-                    publish::open_many(subscriptions, |number| self.receiver(number)).await?;
+                let receivers = publish::open_many(subscriptions, |number| self.receiver(number)).await?;
                 deliver::live(plan, self.publisher().await?, receivers).await
             }
             Shape::RequestReply { .. } | Shape::Idle { .. } => bail!("not a JetStream case"),
@@ -195,9 +164,7 @@ impl Nats {
 
     /// A connection with one subscription; small read buffers, for the client's sake alone.
     async fn idle(&self, number: usize) -> Result<(Client, async_nats::Subscriber)> {
-        let options = ConnectOptions::new()
-            .read_buffer_capacity(512)
-            .subscription_capacity(16);
+        let options = ConnectOptions::new().read_buffer_capacity(512).subscription_capacity(16);
         let client = options.connect(&self.address).await?;
         let subscriber = client.subscribe(format!("inbox.{number}")).await?;
         client.flush().await?;
@@ -217,9 +184,7 @@ impl Publish for Publisher {
         let receipt = match &self.keys {
             None => self.jetstream.publish(SUBJECT, payload).await?,
             Some(keys) => {
-                let message = PublishMessage::build()
-                    .payload(payload)
-                    .message_id(keys.next());
+                let message = PublishMessage::build().payload(payload).message_id(keys.next());
                 self.jetstream.send_publish(SUBJECT, message).await?
             }
         };
@@ -228,11 +193,7 @@ impl Publish for Publisher {
 
     async fn settle(receipt: PublishAckFuture) -> Result<()> {
         let ack = receipt.await?;
-        ensure!(
-            !ack.duplicate,
-            "message {} was taken for a duplicate",
-            ack.sequence
-        );
+        ensure!(!ack.duplicate, "message {} was taken for a duplicate", ack.sequence);
         Ok(())
     }
 }
@@ -246,11 +207,7 @@ impl Receive for Receiver {
     type Delivery = jetstream::Message;
 
     async fn next(&mut self) -> Result<jetstream::Message> {
-        let message = self
-            .messages
-            .next()
-            .await
-            .context("the consumer's stream ended")?;
+        let message = self.messages.next().await.context("the consumer's stream ended")?;
         Ok(message?)
     }
 
@@ -259,10 +216,7 @@ impl Receive for Receiver {
     }
 
     async fn ack(&mut self, delivery: jetstream::Message) -> Result<()> {
-        delivery
-            .ack()
-            .await
-            .map_err(|error| anyhow!("cannot ack: {error}"))
+        delivery.ack().await.map_err(|error| anyhow!("cannot ack: {error}"))
     }
 
     async fn settled(&mut self, count: u64) -> Result<()> {
@@ -273,10 +227,7 @@ impl Receive for Receiver {
             if floor >= count && info.num_ack_pending == 0 {
                 return Ok(());
             }
-            ensure!(
-                Instant::now() < deadline,
-                "the ack floor stays at {floor} of {count}"
-            );
+            ensure!(Instant::now() < deadline, "the ack floor stays at {floor} of {count}");
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
     }

@@ -3,18 +3,14 @@
 use std::task::{Context, Waker};
 
 use acb_engine::Delivery;
-use acb_server::delivery::{
-    core::After,
-    outbox::ConsumeNews,
-};
+use acb_server::delivery::{core::After, outbox::ConsumeNews};
 use acb_types::{
-    Durability, ErrorCode, SubscriptionId,
-    frame,
+    Durability, ErrorCode, SubscriptionId, frame,
     position::{MessageId, Seq},
 };
 
-use crate::model::{Check, Consumer, Id, Violation};
 use super::*;
+use crate::model::{Check, Consumer, Id, Violation};
 
 impl World {
     /// Looks at all outboxes and checks what is in them.
@@ -109,7 +105,10 @@ impl World {
                 Err(code) => {
                     return Err(Violation {
                         invariant: "SIM-10",
-                        what: format!("consumer {c} holds seq {} and its settlement was refused with {code}", s.first_seq),
+                        what: format!(
+                            "consumer {c} holds seq {} and its settlement was refused with {code}",
+                            s.first_seq
+                        ),
                     });
                 }
             }
@@ -119,7 +118,11 @@ impl World {
             if d.delivery != self.clients[c].next_delivery {
                 return Err(Violation {
                     invariant: "SIM-10",
-                    what: format!("consumer {c} got delivery {} after {}", d.delivery, self.clients[c].next_delivery - 1),
+                    what: format!(
+                        "consumer {c} got delivery {} after {}",
+                        d.delivery,
+                        self.clients[c].next_delivery - 1
+                    ),
                 });
             }
             self.clients[c].next_delivery += u64::from(d.count);

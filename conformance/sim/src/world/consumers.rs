@@ -1,21 +1,16 @@
 //! What consumers do: connect, settle, lose their connection, leave.
 
-use std::{
-    sync::Arc,
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use acb_engine::{Credit, SessionDef};
 use acb_server::delivery::{
     core::{After, Op, OwnedSettlement, SettleKind},
     outbox::ConsumeOutbox,
 };
-use acb_types::{
-    Incarnation, SubscriptionId,
-};
+use acb_types::{Incarnation, SubscriptionId};
 
-use crate::model::{Check, Consumer, Violation};
 use super::*;
+use crate::model::{Check, Consumer, Violation};
 
 impl World {
     /// Chooses a consumer.
@@ -45,10 +40,10 @@ impl World {
         };
         let id = SubscriptionId(client.sub as u64 + 1);
         let mut after = After::default();
-        let connected = node.core.connect(id, def, Arc::clone(&outbox), self.now, &mut after).map_err(|e| Violation {
-            invariant: "SIM-10",
-            what: format!("consumer {c} cannot connect: {e}"),
-        })?;
+        let connected = node
+            .core
+            .connect(id, def, Arc::clone(&outbox), self.now, &mut after)
+            .map_err(|e| Violation { invariant: "SIM-10", what: format!("consumer {c} cannot connect: {e}") })?;
         let client = &mut self.clients[c];
         let sub = client.sub;
         client.session = Some(connected.session);

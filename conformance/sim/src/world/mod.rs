@@ -198,7 +198,6 @@ impl World {
         self.topics.is_some()
     }
 
-
     /// Starts the server on what the disk has.
     pub fn start(&mut self) -> Check {
         let data = crate::open_data(&self.disk)
@@ -227,10 +226,8 @@ impl World {
         let Some(data) = &self.data else {
             return Err(Violation { invariant: "SIM-1", what: "no data folder".into() });
         };
-        let opened = crate::open_partition(data, &partition, self.now.wall).map_err(|e| Violation {
-            invariant: "SIM-1",
-            what: format!("{partition} does not open: {e}"),
-        })?;
+        let opened = crate::open_partition(data, &partition, self.now.wall)
+            .map_err(|e| Violation { invariant: "SIM-1", what: format!("{partition} does not open: {e}") })?;
         let (first, end) = (opened.log.first_seq(), opened.log.next_seq());
         let defs: Vec<(SubscriptionDef, Seq)> = if class == ClassId::TOPICS {
             self.model.subscriptions.iter().enumerate().map(|(i, f)| (definition(i, f), 1)).collect()
@@ -296,7 +293,6 @@ impl World {
         self.grave_outbox = Arc::default();
         self.model.crashed(|sent: &Sent| sent.seq.is_none_or(|seq| seq < survives));
     }
-
 
     /// The hot runtime's round ends.
     pub fn drain(&mut self) -> Check {
@@ -408,7 +404,6 @@ impl World {
         Ok(())
     }
 
-
     /// Writes the next dead letter, as the server's task does: keyed, so that writing it again is a repeat.
     pub fn bury(&mut self) {
         let Some((sub, death)) = self.deaths.pop_front() else { return };
@@ -446,7 +441,6 @@ impl World {
         !self.deaths.is_empty() || !self.burials.is_empty()
     }
 
-
     /// The disk refuses writes for a while.
     pub fn fail_disk(&mut self, errno: i32) {
         self.note(6);
@@ -478,10 +472,11 @@ impl World {
                 messages_max: 512,
                 bytes_max: 256 * 1024,
             };
-            let block = node.core.reader().read(&request).map_err(|e| Violation {
-                invariant: "SIM-5",
-                what: format!("dead letters cannot be read: {e}"),
-            })?;
+            let block = node
+                .core
+                .reader()
+                .read(&request)
+                .map_err(|e| Violation { invariant: "SIM-5", what: format!("dead letters cannot be read: {e}") })?;
             for run in &block.runs {
                 for message in frame::messages(&run.body) {
                     let payload = frame::decode(&message).map(|e| e.payload).unwrap_or_default();
@@ -507,9 +502,7 @@ impl World {
         let Some(node) = &mut self.topics else { return false };
         let engine = node.core.engine();
         let busy = (1..=self.model.subscriptions.len() as u64).any(|id| {
-            engine
-                .counts(SubscriptionId(id))
-                .is_some_and(|c| c.leased + c.waiting_retry + c.dying > 0 || !c.caught_up)
+            engine.counts(SubscriptionId(id)).is_some_and(|c| c.leased + c.waiting_retry + c.dying > 0 || !c.caught_up)
         });
         !(open || held || busy || self.has_deaths())
     }

@@ -11,8 +11,8 @@ use acb_types::{
 };
 use bytes::BytesMut;
 
-use crate::model::{Check, Sent};
 use super::*;
+use crate::model::{Check, Sent};
 
 impl World {
     /// A producer sends a frame.
@@ -38,27 +38,17 @@ impl World {
             let mut payload = id.to_le_bytes().to_vec();
             payload.resize(8 + fill, id as u8);
             let key = if keyed { Text::from(format!("k{id}")) } else { Text::EMPTY };
-            let envelope = Envelope {
-                topic: topic.into(),
-                payload: payload.into(),
-                idempotency_key: key,
-                ..Envelope::default()
-            };
+            let envelope =
+                Envelope { topic: topic.into(), payload: payload.into(), idempotency_key: key, ..Envelope::default() };
             frame::encode(&mut body, &envelope);
             ids.push(id);
-            let sent = Sent {
-                producer: p,
-                counter: counter + i,
-                level,
-                topic,
-                seq: None,
-                acked: false,
-                may_be_lost: false,
-            };
+            let sent =
+                Sent { producer: p, counter: counter + i, level, topic, seq: None, acked: false, may_be_lost: false };
             self.model.sent.insert(id, sent);
         }
         self.producers[p].next += count;
-        let frame = Frame { counter, ids, level, body: body.freeze(), keyed, sent_at: (self.now.wall.0, self.wall_steps) };
+        let frame =
+            Frame { counter, ids, level, body: body.freeze(), keyed, sent_at: (self.now.wall.0, self.wall_steps) };
         self.producers[p].open.push_back(frame.clone());
         self.submit(p, &frame);
         Ok(())

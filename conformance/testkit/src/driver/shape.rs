@@ -16,9 +16,7 @@ pub fn agent(agent: &v1::Agent) -> Value {
         v1::AgentStatus::Unknown => "unknown",
         v1::AgentStatus::Unspecified => "unspecified",
     };
-    let capability = |c: &v1::AgentCapability| {
-        json!({"name": c.name, "version": c.version, "input_schema": c.input_schema, "output_schema": c.output_schema})
-    };
+    let capability = |c: &v1::AgentCapability| json!({"name": c.name, "version": c.version, "input_schema": c.input_schema, "output_schema": c.output_schema});
     json!({
         "id": spec.id, "type": spec.r#type, "name": spec.name, "description": spec.description,
         "version": spec.version, "location": spec.location, "endpoint": spec.endpoint, "groups": spec.groups,

@@ -173,9 +173,7 @@ impl RawClient {
 ///
 /// # Errors
 /// What it was refused with; `no_answer` when none came.
-pub async fn answer<T>(
-    call: impl Future<Output = Result<tonic::Response<T>, Status>>,
-) -> Result<T, Failure> {
+pub async fn answer<T>(call: impl Future<Output = Result<tonic::Response<T>, Status>>) -> Result<T, Failure> {
     match tokio::time::timeout(CALL_WITHIN, call).await {
         Ok(answer) => Ok(answer?.into_inner()),
         Err(_) => Err(Failure::own("no_answer", format!("no answer within {CALL_WITHIN:?}"))),

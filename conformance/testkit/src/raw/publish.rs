@@ -112,8 +112,7 @@ impl PublishSession {
         messages: Vec<v1::Message>,
         durability: v1::Durability,
     ) -> Result<(), Failure> {
-        let frame =
-            v1::PublishStreamRequest { counter, durability: durability as i32, messages, ..Default::default() };
+        let frame = v1::PublishStreamRequest { counter, durability: durability as i32, messages, ..Default::default() };
         self.stream.send_message(&frame).await
     }
 

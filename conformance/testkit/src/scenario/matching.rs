@@ -121,7 +121,10 @@ mod tests {
         assert_eq!(differs(&json!({"a": 1}), &json!({"a": 1.0, "b": 2})), None);
         assert!(differs(&json!({"a": 1}), &json!({"b": 2})).unwrap().contains("a is missing"));
         assert!(differs(&json!([1]), &json!([1, 2])).unwrap().contains("2 items, not 1"));
-        assert_eq!(differs(&json!({"a": {"b": [{"c": 1}]}}), &json!({"a": {"b": [{"c": 2}]}})).unwrap(), "a.b.0.c is 2, not 1");
+        assert_eq!(
+            differs(&json!({"a": {"b": [{"c": 1}]}}), &json!({"a": {"b": [{"c": 2}]}})).unwrap(),
+            "a.b.0.c is 2, not 1"
+        );
     }
 
     #[test]

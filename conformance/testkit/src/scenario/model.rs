@@ -139,12 +139,18 @@ impl Scenario {
 
     /// Agents whose network something happens to: these go through a proxy.
     pub fn proxied(&self) -> BTreeSet<&str> {
-        self.steps.iter().filter_map(|step| if let Action::Network(_, agent) = &step.action { Some(agent.as_str()) } else { None }).collect()
+        self.steps
+            .iter()
+            .filter_map(|step| if let Action::Network(_, agent) = &step.action { Some(agent.as_str()) } else { None })
+            .collect()
     }
 
     /// Every agent that does something.
     pub fn agents(&self) -> BTreeSet<&str> {
-        self.steps.iter().filter_map(|step| if let Action::Call { agent, .. } = &step.action { Some(agent.as_str()) } else { None }).collect()
+        self.steps
+            .iter()
+            .filter_map(|step| if let Action::Call { agent, .. } = &step.action { Some(agent.as_str()) } else { None })
+            .collect()
     }
 }
 

@@ -223,7 +223,13 @@ impl World {
         self.drivers.entry(agent.to_owned()).or_insert_with(|| self.kind.driver(place()))
     }
 
-    async fn call(&mut self, agent: &str, verb: &str, args: &serde_json::Map<String, Value>, step: &Step) -> Result<()> {
+    async fn call(
+        &mut self,
+        agent: &str,
+        verb: &str,
+        args: &serde_json::Map<String, Value>,
+        step: &Step,
+    ) -> Result<()> {
         self.scope.set("now_ms", self.clock.now_ms().into());
         let args = Args::from(self.scope.fill_map(args)?);
         let started = Instant::now();
@@ -258,9 +264,8 @@ impl World {
 /// What is wrong with the outcome of a call.
 fn wrong(wanted: &Outcome, result: &Result<Value, Failure>) -> Option<String> {
     match (wanted, result) {
-        (Outcome::Expect(wanted) | Outcome::Until(wanted), Ok(result)) => {
-            matching::differs(wanted, result).map(|wrong| format!("{wrong}\n  the whole result: {}", matching::short(result)))
-        }
+        (Outcome::Expect(wanted) | Outcome::Until(wanted), Ok(result)) => matching::differs(wanted, result)
+            .map(|wrong| format!("{wrong}\n  the whole result: {}", matching::short(result))),
         (Outcome::Expect(_) | Outcome::Until(_), Err(failure)) => Some(format!("it failed: {failure}")),
         (Outcome::Error(code), Err(failure)) if *code == failure.code => None,
         (Outcome::Error(code), Err(failure)) => Some(format!("it failed with {failure}, not with {code}")),

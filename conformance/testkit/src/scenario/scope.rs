@@ -55,7 +55,9 @@ impl Scope {
         }
         let (mut out, mut rest) = (String::new(), text);
         while let Some((before, after)) = rest.split_once("${") {
-            let Some((name, behind)) = after.split_once('}') else { bail!("{text:?} opens a name and does not close it") };
+            let Some((name, behind)) = after.split_once('}') else {
+                bail!("{text:?} opens a name and does not close it")
+            };
             out.push_str(before);
             match self.get(name)? {
                 Value::String(value) => out.push_str(value),

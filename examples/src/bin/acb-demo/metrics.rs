@@ -10,7 +10,10 @@ pub(crate) const DOCUMENTED: &[(&str, &str)] = &[
     ("acb_messages_in_total", ""),
     ("acb_messages_out_total", ""),
     ("acb_messages_redelivered_total", ""),
-    ("acb_messages_duplicate_total", "nothing that was stored had to be sent again: all acks came through before the kill"),
+    (
+        "acb_messages_duplicate_total",
+        "nothing that was stored had to be sent again: all acks came through before the kill",
+    ),
     ("acb_messages_refused_total", ""),
     ("acb_dead_letters_total", ""),
     ("acb_delivery_latency_seconds", ""),
@@ -125,7 +128,8 @@ acb_longest_poll_seconds 0.000113
     #[test]
     fn both_scrapes_stand_side_by_side() {
         let shown = table(&Scrape::parse(TEXT), &Scrape::parse("acb_connections 5\n"));
-        let row = |metric: &str| shown.lines().find(|l| l.trim_start().starts_with(metric)).unwrap_or_default().to_owned();
+        let row =
+            |metric: &str| shown.lines().find(|l| l.trim_start().starts_with(metric)).unwrap_or_default().to_owned();
         assert_eq!(row("acb_connections ").split_whitespace().collect::<Vec<_>>(), ["acb_connections", "3", "5"]);
         assert!(row("acb_longest_poll_seconds").contains("0.000113"));
         assert!(shown.contains("acb_dead_letters_total did not move: it was expected to move"));

@@ -59,11 +59,7 @@ pub(crate) fn differences(team: &Table, local: &Table) -> Vec<Difference> {
     names
         .into_iter()
         .filter(|name| team.get(*name) != local.get(*name))
-        .map(|name| Difference {
-            name: name.clone(),
-            team: team.get(name).cloned(),
-            local: local.get(name).cloned(),
-        })
+        .map(|name| Difference { name: name.clone(), team: team.get(name).cloned(), local: local.get(name).cloned() })
         .collect()
 }
 
@@ -209,7 +205,8 @@ mod tests {
 
     #[test]
     fn languages_come_with_the_most_files_first_and_the_rest_together() {
-        let mut rows: Vec<(String, Outcome)> = (0..12).map(|n| (format!("x{n}"), found(&format!("L{n:02}"), n))).collect();
+        let mut rows: Vec<(String, Outcome)> =
+            (0..12).map(|n| (format!("x{n}"), found(&format!("L{n:02}"), n))).collect();
         rows.push(("y".into(), found("L05", 9)));
         rows.push(("z".into(), Outcome::Unreadable("x".into())));
         let shown = languages(&rows.into_iter().collect());

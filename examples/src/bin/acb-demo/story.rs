@@ -256,7 +256,10 @@ impl Story {
         self.say("demo", "made three keys with the server's first admin key: planner, worker-*, watcher");
         admin.subscriptions().create(bus::survey()).await?;
         let (lease, attempts) = (bus::LEASE, bus::ATTEMPTS);
-        self.say("demo", format!("made the shared subscription on {}: lease {lease:?}, {attempts} attempts", bus::WORK));
+        self.say(
+            "demo",
+            format!("made the shared subscription on {}: lease {lease:?}, {attempts} attempts", bus::WORK),
+        );
 
         let Err(refused) = connect_with(place, &keys.watcher, PLANNER).await else {
             bail!("the watcher's key took the planner's name");
@@ -415,7 +418,10 @@ impl Story {
         let (before, after) = (metrics::Scrape::parse(before), metrics::Scrape::parse(after));
         println!("The server's metrics, which start anew with it\n\n{}", metrics::table(&before, &after));
         if differences.is_empty() {
-            println!("The planner's table equals the local survey, file by file: {} files.", thousands(team.len() as u64));
+            println!(
+                "The planner's table equals the local survey, file by file: {} files.",
+                thousands(team.len() as u64)
+            );
         } else {
             println!("The planner's table differs from the local survey in {} files:\n", differences.len());
             println!("{}", report::show_differences(&differences));

@@ -149,7 +149,9 @@ pub(crate) fn language(name: &str) -> &'static str {
         table.iter().find(|(key, _)| key.eq_ignore_ascii_case(word)).map(|(_, language)| *language)
     };
     let ending = Path::new(name).extension().and_then(|e| e.to_str()).unwrap_or_default();
-    find(BY_NAME, name).or_else(|| find(BY_ENDING, ending)).unwrap_or_else(|| if is_licence(name) { "Licence" } else { "Other" })
+    find(BY_NAME, name)
+        .or_else(|| find(BY_ENDING, ending))
+        .unwrap_or_else(|| if is_licence(name) { "Licence" } else { "Other" })
 }
 
 fn is_licence(name: &str) -> bool {

@@ -99,7 +99,10 @@ pub(crate) fn listen_to_parent() {
     });
 }
 
-#[expect(clippy::disallowed_methods, reason = "nobody is left to tell anything to, and whatever is in hand may come again")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "nobody is left to tell anything to, and whatever is in hand may come again"
+)]
 fn exit_now() -> ! {
     std::process::exit(3)
 }

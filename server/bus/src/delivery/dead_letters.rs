@@ -195,12 +195,8 @@ impl Delivery {
         let Some(message) = frame::messages(&run.body).next() else { return Ok(None) };
         let tenant = self.tenant(&partition.id().tenant)?;
         let mut whole = frame::decode(&message)?;
-        let id = MessageId {
-            class: partition.id().class,
-            partition: PARTITION,
-            epoch: run.facts.epoch,
-            seq: death.seq,
-        };
+        let id =
+            MessageId { class: partition.id().class, partition: PARTITION, epoch: run.facts.epoch, seq: death.seq };
         let queue = Topic::dead_letters(&death.name);
         let facts = v1::DeadLetter {
             subscription: death.name.to_string(),
@@ -299,9 +295,8 @@ impl Delivery {
         payload: Option<Bytes>,
     ) -> Result<MessageId, AppError> {
         let (tenant, subscription, letter) = self.dead_letter_find(tenant, id)?;
-        let partition = tenant
-            .partition(letter.message_id.class)
-            .ok_or_else(|| AppError::of(ErrorCode::DeadLetterNotFound))?;
+        let partition =
+            tenant.partition(letter.message_id.class).ok_or_else(|| AppError::of(ErrorCode::DeadLetterNotFound))?;
         let mut envelope = letter.message;
         envelope.original_topic = std::mem::take(&mut envelope.topic);
         envelope.topic = Text::from(Topic::redrive(&letter.subscription).as_str());
@@ -320,9 +315,7 @@ impl Delivery {
     /// The log's.
     pub async fn dead_letter_discard(&self, tenant: &TenantId, id: MessageId) -> Result<(), AppError> {
         match self.dead_letter_find(tenant, id) {
-            Ok((tenant, subscription, _)) => {
-                self.dead_letter_settle(&tenant, subscription, id).await
-            }
+            Ok((tenant, subscription, _)) => self.dead_letter_settle(&tenant, subscription, id).await,
             Err(e) if e.code() == ErrorCode::DeadLetterNotFound => Ok(()),
             Err(e) => Err(e),
         }

@@ -24,7 +24,11 @@ fn first_64(hash: Sha256) -> u64 {
 
 /// The server's key of a producer session.
 pub fn producer_key(agent: &AgentId, producer_id: &[u8]) -> ProducerKey {
-    let hash = Sha256::new().chain_update(b"producer\0").chain_update(agent.as_str()).chain_update([0]).chain_update(producer_id);
+    let hash = Sha256::new()
+        .chain_update(b"producer\0")
+        .chain_update(agent.as_str())
+        .chain_update([0])
+        .chain_update(producer_id);
     // 0 means "no producer".
     ProducerKey(first_64(hash).max(1))
 }
@@ -45,7 +49,11 @@ pub fn keys_of(agent: &AgentId, body: &Bytes, flags: u16) -> SmallVec<[Keyed; 0]
 
 /// Key of one message that has one.
 pub(super) fn key_of(agent: &AgentId, m: &Envelope) -> Keyed {
-    let key = Sha256::new().chain_update(b"user\0").chain_update(agent.as_str()).chain_update([0]).chain_update(m.idempotency_key.as_bytes());
+    let key = Sha256::new()
+        .chain_update(b"user\0")
+        .chain_update(agent.as_str())
+        .chain_update([0])
+        .chain_update(m.idempotency_key.as_bytes());
     let body = Sha256::new().chain_update(m.topic.as_bytes()).chain_update([0]).chain_update(&m.payload);
     Keyed { index: 0, key: first_128(key), body: first_64(body) }
 }

@@ -38,16 +38,16 @@ use ahash::AHashMap;
 use bytes::BytesMut;
 use parking_lot::{Mutex, RwLock};
 
-pub use self::{
-    dead_letters::DeadLetter,
-    keys::{keys_of, producer_key},
-    partition::Partition,
-};
 use self::{
     committer::{Committer, Partitions},
     core::{Op, PartitionCore},
     deaths::Deaths,
     outbox::PublishOutbox,
+};
+pub use self::{
+    dead_letters::DeadLetter,
+    keys::{keys_of, producer_key},
+    partition::Partition,
 };
 use crate::{error::AppError, telemetry::Metrics};
 
@@ -459,8 +459,7 @@ impl Delivery {
         let tenant = self.tenant(tenant).ok()?;
         let (class, def) = tenant.subscription(name)?;
         let partition = tenant.partition(class)?;
-        let (engine, next_seq) =
-            partition.with(|core, _, _| (core.engine().counts(def.id), core.log().next_seq()));
+        let (engine, next_seq) = partition.with(|core, _, _| (core.engine().counts(def.id), core.log().next_seq()));
         Some(SubscriptionCounts { engine: engine?, next_seq, dead_letters: tenant.dead_letters.count(def.id) })
     }
 
@@ -475,12 +474,7 @@ impl Delivery {
         let run = read_one(partition, id.seq)?.filter(|run| run.facts.epoch == id.epoch).ok_or_else(gone)?;
         let topic = String::from_utf8_lossy(&run.topic).into_owned();
         let subscriptions = partition.with(|core, now, _| core.engine().status(&topic, id.seq, now));
-        Ok(MessageStatus {
-            topic,
-            from: run.facts.sender.agent.clone(),
-            stored_at: run.facts.stored_at,
-            subscriptions,
-        })
+        Ok(MessageStatus { topic, from: run.facts.sender.agent.clone(), stored_at: run.facts.stored_at, subscriptions })
     }
 
     /// All open partitions.
@@ -524,8 +518,7 @@ pub(crate) fn read_one(partition: &Arc<Partition>, seq: Seq) -> Result<Option<St
     if seq == 0 || seq >= end {
         return Ok(None);
     }
-    let request =
-        ReadRequest { from_seq: seq, end_seq: seq + 1, filters: everything(), messages_max: 1, bytes_max: 1 };
+    let request = ReadRequest { from_seq: seq, end_seq: seq + 1, filters: everything(), messages_max: 1, bytes_max: 1 };
     let block = partition.reader().read(&request)?;
     Ok(block.runs.into_iter().find(|run| run.first_seq == seq))
 }

@@ -226,7 +226,14 @@ async fn a_sound_folder_is_told_so_and_is_left_as_it_was() {
     let output = run(folder.path(), &["check", "data"]);
     let told = text(&output.stdout);
     assert_eq!(output.status.code(), Some(0), "{output:?}");
-    for part in ["data: 3 logs", "default/topics/0", "3 messages in 1 segment", "seqs 1 to 3", "closed in good order", "Nothing is damaged"] {
+    for part in [
+        "data: 3 logs",
+        "default/topics/0",
+        "3 messages in 1 segment",
+        "seqs 1 to 3",
+        "closed in good order",
+        "Nothing is damaged",
+    ] {
         assert!(told.contains(part), "{part:?} is not in {told}");
     }
     let output = run(folder.path(), &["check", "nowhere"]);
@@ -251,7 +258,13 @@ async fn damage_is_told_with_its_place_and_the_rest_is_saved_into_a_copy() {
     let output = run(folder.path(), &["check", "data"]);
     let told = text(&output.stdout);
     assert_eq!(output.status.code(), Some(3), "{output:?}");
-    for part in ["DAMAGED", segment.file_name().unwrap().to_str().unwrap(), "at byte", "1 of 3 logs cannot be opened", "--salvage-into"] {
+    for part in [
+        "DAMAGED",
+        segment.file_name().unwrap().to_str().unwrap(),
+        "at byte",
+        "1 of 3 logs cannot be opened",
+        "--salvage-into",
+    ] {
         assert!(told.contains(part), "{part:?} is not in {told}");
     }
     let output = run(folder.path(), &["check", "data", "--salvage-into", "saved"]);

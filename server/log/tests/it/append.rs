@@ -14,17 +14,18 @@ fn messages_are_read_back_as_they_were_staged() {
     let body = b.body.clone();
     let parts = log.stage(b, NOW).unwrap();
     let [part] = &parts[..] else { panic!("{parts:?}") };
-    assert!(matches!(&part.outcome, Outcome::Stored { first_seq: 1, body: kept, runs } if *kept == body && runs.len() == 2));
+    assert!(
+        matches!(&part.outcome, Outcome::Stored { first_seq: 1, body: kept, runs } if *kept == body && runs.len() == 2)
+    );
     assert!(log.has_staged());
     assert_eq!((log.next_seq(), log.written_end(), log.first_seq()), (4, 1, 1));
     log.write().unwrap();
     assert_eq!((log.next_seq(), log.written_end(), log.synced_end(), log.first_seq()), (4, 4, 1, 1));
     let block = log.reader().read(&request(1, &[">"])).unwrap();
-    assert_eq!(messages(&block), vec![
-        (1, "a".into(), "1".into()),
-        (2, "a".into(), "2".into()),
-        (3, "b.c".into(), "3".into())
-    ]);
+    assert_eq!(
+        messages(&block),
+        vec![(1, "a".into(), "1".into()), (2, "a".into(), "2".into()), (3, "b.c".into(), "3".into())]
+    );
     assert_eq!(block.next_seq, 4);
     let bytes: Vec<u8> = block.runs.iter().flat_map(|r| r.body.to_vec()).collect();
     assert_eq!(bytes, body, "bytes in are bytes out");
@@ -200,8 +201,7 @@ fn opening_gives_the_last_complete_snapshot_first_and_only_what_came_since() {
     log.stage_state("incomplete".into(), SnapshotPart::First).unwrap();
     log.sync().unwrap();
     drop(log);
-    let words: Vec<String> =
-        world.open().state.iter().map(|b| String::from_utf8(b.to_vec()).unwrap()).collect();
+    let words: Vec<String> = world.open().state.iter().map(|b| String::from_utf8(b.to_vec()).unwrap()).collect();
     let mut expected = vec!["F90".to_owned(), "L90".to_owned()];
     expected.extend((91..100).map(|i| format!("s{i}")));
     assert_eq!(words, expected);

@@ -29,7 +29,9 @@ fn an_overlapping_batch_is_split_into_what_is_known_and_what_is_new() {
     let world = World::small(1);
     let mut log = world.log();
     log.stage(batch(&[("a", "5"), ("a", "6")]).from_producer(7, 1, 5), NOW).unwrap();
-    let parts = log.stage(batch(&[("a", "4"), ("a", "5"), ("b", "6"), ("b", "7"), ("a", "8")]).from_producer(7, 1, 4), NOW).unwrap();
+    let parts = log
+        .stage(batch(&[("a", "4"), ("a", "5"), ("b", "6"), ("b", "7"), ("a", "8")]).from_producer(7, 1, 4), NOW)
+        .unwrap();
     assert_eq!(words(&parts), "new 3+1, dup 1+2, new 4+2");
     log.write().unwrap();
     let all = read_all(&log, 1, &[">"]);
@@ -68,7 +70,8 @@ fn what_is_older_than_the_remembered_ranges_is_a_duplicate_without_a_seq() {
         // Another's message between, so that the ranges do not join.
         put(&mut log, "b", "y");
     }
-    let ask = |log: &mut acb_log::Log, counter| words(&log.stage(one("a", "x").from_producer(7, 1, counter), NOW).unwrap());
+    let ask =
+        |log: &mut acb_log::Log, counter| words(&log.stage(one("a", "x").from_producer(7, 1, counter), NOW).unwrap());
     assert_eq!(ask(&mut log, 4), "dup ?+1");
     assert_eq!(ask(&mut log, 5), "dup 9+1");
     assert_eq!(ask(&mut log, 8), "dup 15+1");
@@ -86,7 +89,11 @@ fn producers_and_keys_are_known_after_a_reopen_and_over_sealed_and_trimmed_segme
         let mut log = world.log();
         let filler = "x".repeat(300);
         for i in 0..100u32 {
-            let b = one("a", &filler).from_producer(u64::from(i % 5) + 1, 1, u64::from(i / 5) + 1).keyed(&[(0, u128::from(i), 1)]);
+            let b = one("a", &filler).from_producer(u64::from(i % 5) + 1, 1, u64::from(i / 5) + 1).keyed(&[(
+                0,
+                u128::from(i),
+                1,
+            )]);
             log.stage(b, NOW).unwrap();
             log.sync().unwrap();
         }
@@ -121,8 +128,15 @@ fn keys_split_a_batch_at_repeats_and_conflicts() {
     let parts = log.stage(b.keyed(&[(1, 10, 1), (3, 10, 2), (4, 11, 3)]), NOW).unwrap();
     assert_eq!(words(&parts), "new 2+1, dup 1+1, new 3+1, idempotency_conflict+1, new 4+1");
     log.write().unwrap();
-    assert_eq!(read_all(&log, 1, &[">"]).iter().map(|(s, t, p)| format!("{s}{t}{p}")).collect::<Vec<_>>(), ["1afirst", "2a1", "3b2", "4c3"]);
-    assert_eq!(words(&log.stage(one("c", "3").keyed(&[(0, 11, 3)]), NOW).unwrap()), "dup 4+1", "the key of a cut piece");
+    assert_eq!(
+        read_all(&log, 1, &[">"]).iter().map(|(s, t, p)| format!("{s}{t}{p}")).collect::<Vec<_>>(),
+        ["1afirst", "2a1", "3b2", "4c3"]
+    );
+    assert_eq!(
+        words(&log.stage(one("c", "3").keyed(&[(0, 11, 3)]), NOW).unwrap()),
+        "dup 4+1",
+        "the key of a cut piece"
+    );
 }
 
 #[test]
@@ -130,14 +144,19 @@ fn of_repeats_inside_one_batch_one_is_stored() {
     let world = World::small(1);
     let mut log = world.log();
     let b = batch(&[("a", "1"), ("a", "1"), ("a", "1")]);
-    assert_eq!(words(&log.stage(b.keyed(&[(0, 10, 1), (1, 10, 1), (2, 10, 1)]), NOW).unwrap()), "new 1+1, dup 1+1, dup 1+1");
+    assert_eq!(
+        words(&log.stage(b.keyed(&[(0, 10, 1), (1, 10, 1), (2, 10, 1)]), NOW).unwrap()),
+        "new 1+1, dup 1+1, dup 1+1"
+    );
 }
 
 #[test]
 fn a_key_is_forgotten_after_its_window_and_not_before() {
     let world = World::new(1, LogOptions { key_window: KeyWindow::For(Duration::from_secs(60)), ..small() });
     let mut log = world.log();
-    let mut ask = |seconds| words(&log.stage(one("a", "1").keyed(&[(0, 10, 1)]), NOW.after(Duration::from_secs(seconds))).unwrap());
+    let mut ask = |seconds| {
+        words(&log.stage(one("a", "1").keyed(&[(0, 10, 1)]), NOW.after(Duration::from_secs(seconds))).unwrap())
+    };
     assert_eq!(ask(0), "new 1+1");
     assert_eq!(ask(60), "dup 1+1");
     assert_eq!(ask(61), "new 2+1");
@@ -171,7 +190,9 @@ fn keys_of_a_log_that_keeps_them_live_as_long_as_their_segment() {
     drop(log);
     let year = NOW.after(Duration::from_secs(365 * 86_400));
     let mut log = world.dir.open_log(&id(), world.options, year).unwrap().log;
-    let ask = |log: &mut acb_log::Log, i: u32| words(&log.stage(one("a", &"x".repeat(300)).keyed(&[(0, u128::from(i), 1)]), year).unwrap());
+    let ask = |log: &mut acb_log::Log, i: u32| {
+        words(&log.stage(one("a", &"x".repeat(300)).keyed(&[(0, u128::from(i), 1)]), year).unwrap())
+    };
     assert_eq!(ask(&mut log, 0), "dup 1+1");
     log.trim_before(40).unwrap();
     let first = log.first_seq();
@@ -202,7 +223,10 @@ fn over_the_limit_keys_are_refused_never_forgotten() {
     }
     assert_eq!(words(&log.stage(one("a", "p").from_producer(3, 1, 1), NOW).unwrap()), "producers_exhausted+1");
     let week = NOW.after(Duration::from_secs(7 * 86_400 + 1));
-    assert!(words(&log.stage(one("a", "p").from_producer(3, 1, 1), week).unwrap()).starts_with("new"), "the idle made room");
+    assert!(
+        words(&log.stage(one("a", "p").from_producer(3, 1, 1), week).unwrap()).starts_with("new"),
+        "the idle made room"
+    );
     assert_eq!(dir.tenant(&id().tenant).unwrap().producers(), 1);
 }
 
@@ -219,7 +243,15 @@ fn what_could_not_be_written_is_new_when_it_comes_again() {
     assert_eq!(log.write().unwrap_err().code, ErrorCode::StorageFull);
     let tenant = world.dir.tenant(&id().tenant).unwrap();
     assert_eq!((tenant.keys(), tenant.producers()), (0, 1));
-    assert_eq!(words(&log.stage(three().from_producer(7, 1, 1).keyed(&[(1, 10, 1)]), NOW).unwrap()), "new 7+3", "seqs stay unused");
-    assert_eq!(words(&log.stage(one("a", "k").from_producer(6, 1, 1), NOW).unwrap()), "dup 2+1", "the old session is back");
+    assert_eq!(
+        words(&log.stage(three().from_producer(7, 1, 1).keyed(&[(1, 10, 1)]), NOW).unwrap()),
+        "new 7+3",
+        "seqs stay unused"
+    );
+    assert_eq!(
+        words(&log.stage(one("a", "k").from_producer(6, 1, 1), NOW).unwrap()),
+        "dup 2+1",
+        "the old session is back"
+    );
     log.write().unwrap();
 }

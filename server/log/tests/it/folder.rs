@@ -54,7 +54,8 @@ fn a_log_lives_on_a_real_disk() {
         let mut log = data.open_log(&id(), options, NOW).unwrap().log;
         assert_eq!(read_all(&log, 1, &["a"]).len(), expected);
         for i in 0..200u32 {
-            let messages: Vec<(&str, String)> = (0..3).map(|n| ("a", format!("{round} {i} {n} {}", "x".repeat(200)))).collect();
+            let messages: Vec<(&str, String)> =
+                (0..3).map(|n| ("a", format!("{round} {i} {n} {}", "x".repeat(200)))).collect();
             log.stage(batch(&messages).from_producer(1, 1, u64::from(round * 200 + i) * 3 + 1), NOW).unwrap();
             // Large writes go out as vectors.
             log.stage(one("b", &"y".repeat(20_000)), NOW).unwrap();
@@ -88,7 +89,10 @@ fn a_look_at_a_folder_says_what_is_in_it() {
     log.sync().unwrap();
     let report = inspect(&world.disk, Path::new("/data")).unwrap();
     let [log_report] = &report.logs[..] else { panic!("{report:?}") };
-    assert_eq!((log_report.seqs, log_report.epochs, log_report.messages, log_report.state_batches), (Some((1, 50)), Some((1, 1)), 50, 1));
+    assert_eq!(
+        (log_report.seqs, log_report.epochs, log_report.messages, log_report.state_batches),
+        (Some((1, 50)), Some((1, 1)), 50, 1)
+    );
     assert_eq!((log_report.clean, &log_report.damage), (false, &None));
     assert_eq!(log_report.segments.len(), world.files("seg").len());
     assert_eq!(log_report.segments[0].sidecar, SidecarReport::Good);

@@ -68,7 +68,11 @@ impl World {
     /// The files of the log, by ending.
     pub fn files(&self, ending: &str) -> Vec<std::path::PathBuf> {
         let dir = self.dir.log_dir(&id());
-        self.disk.paths().into_iter().filter(|p| p.starts_with(&dir) && p.extension().is_some_and(|e| e == ending)).collect()
+        self.disk
+            .paths()
+            .into_iter()
+            .filter(|p| p.starts_with(&dir) && p.extension().is_some_and(|e| e == ending))
+            .collect()
     }
 }
 
@@ -118,7 +122,10 @@ impl BatchExt for Batch {
     }
 
     fn keyed(self, keys: &[(u32, u128, u64)]) -> Batch {
-        Batch { keys: keys.iter().map(|(index, key, body)| Keyed { index: *index, key: *key, body: *body }).collect(), ..self }
+        Batch {
+            keys: keys.iter().map(|(index, key, body)| Keyed { index: *index, key: *key, body: *body }).collect(),
+            ..self
+        }
     }
 }
 
@@ -149,7 +156,13 @@ pub fn filters(filters: &[&str]) -> Arc<[TopicFilter]> {
 }
 
 pub fn request(from: Seq, topics: &[&str]) -> ReadRequest {
-    ReadRequest { from_seq: from, end_seq: Seq::MAX, filters: filters(topics), messages_max: u32::MAX, bytes_max: u64::MAX }
+    ReadRequest {
+        from_seq: from,
+        end_seq: Seq::MAX,
+        filters: filters(topics),
+        messages_max: u32::MAX,
+        bytes_max: u64::MAX,
+    }
 }
 
 /// A message that was read: seq, topic, payload.

@@ -321,7 +321,9 @@ impl Model {
             Ok(()) => {
                 let (end, states) = (self.log().written_end(), self.states.len());
                 assert_eq!(end, self.log().next_seq());
-                if self.messages.values().any(|m| m.level == Level::Staged) || self.states.iter().any(|s| s.level == Level::Staged) {
+                if self.messages.values().any(|m| m.level == Level::Staged)
+                    || self.states.iter().any(|s| s.level == Level::Staged)
+                {
                     self.forget_maybe();
                 }
                 self.raise(Level::Staged, Level::Written, Seq::MAX, states);
@@ -341,7 +343,8 @@ impl Model {
 
     fn drop_staged(&mut self) {
         self.snapshot_open = false;
-        let dropped: Vec<Seq> = self.messages.iter().filter(|(_, m)| m.level == Level::Staged).map(|(s, _)| *s).collect();
+        let dropped: Vec<Seq> =
+            self.messages.iter().filter(|(_, m)| m.level == Level::Staged).map(|(s, _)| *s).collect();
         if !dropped.is_empty() || self.states.iter().any(|s| s.level == Level::Staged) {
             self.forget_maybe();
         }
@@ -409,7 +412,8 @@ impl Model {
     }
 
     fn read(&mut self, rng: &mut SimRng) {
-        let filters: &[&str] = [&["a.one"] as &[&str], &["c", "b.one"], &["a.*"], &[">"], &["nothing.here"]][rng.below(5) as usize];
+        let filters: &[&str] =
+            [&["a.one"] as &[&str], &["c", "b.one"], &["a.*"], &[">"], &["nothing.here"]][rng.below(5) as usize];
         let written = self.log().written_end();
         let first = self.log().first_seq();
         let from = rng.below(written + 3).max(1);
@@ -422,13 +426,14 @@ impl Model {
         let mut at = from;
         let mut got = Vec::new();
         loop {
-            let block = match self.log().reader().read(&acb_types::batch::ReadRequest { from_seq: at, ..request.clone() }) {
-                Ok(block) => block,
-                Err(e) => {
-                    assert!(self.faulty, "reading failed on a good disk: {e}");
-                    return;
-                }
-            };
+            let block =
+                match self.log().reader().read(&acb_types::batch::ReadRequest { from_seq: at, ..request.clone() }) {
+                    Ok(block) => block,
+                    Err(e) => {
+                        assert!(self.faulty, "reading failed on a good disk: {e}");
+                        return;
+                    }
+                };
             if let Some(gap) = block.gap {
                 assert!(gap.from_seq == at && gap.to_seq > at && first > at, "{gap:?} from {at}, first {first}");
             }
@@ -455,7 +460,13 @@ impl Model {
         let before = self.log().first_seq();
         match self.log().trim_before(floor) {
             Ok(first) => {
-                assert!(first >= before && (first <= floor || first == before || self.messages.range(before..first).all(|(s, _)| *s < floor)), "LOG-9: trimmed to {first}, asked {floor}");
+                assert!(
+                    first >= before
+                        && (first <= floor
+                            || first == before
+                            || self.messages.range(before..first).all(|(s, _)| *s < floor)),
+                    "LOG-9: trimmed to {first}, asked {floor}"
+                );
                 let kept = self.messages.split_off(&first);
                 self.trimmed.append(&mut std::mem::replace(&mut self.messages, kept));
             }
@@ -530,7 +541,11 @@ impl Model {
         self.log = None;
         self.world.disk.heal();
         let kept = if kill { Level::Written } else { Level::Synced };
-        if kill { self.world.kill() } else { self.world.power_cut() }
+        if kill {
+            self.world.kill()
+        } else {
+            self.world.power_cut()
+        }
         // Only what survives the fall must be there; the rest may be.
         for m in self.messages.values_mut() {
             m.level = if m.level >= kept { Level::Synced } else { Level::Staged };
@@ -542,7 +557,8 @@ impl Model {
 
     /// The power goes again while the log is being opened.
     fn stumble(&mut self, rng: &mut SimRng) {
-        let (on, errno) = [(FaultOn::Change, libc::EIO), (FaultOn::Change, libc::ENOSPC), (FaultOn::Sync, libc::EIO)][rng.below(3) as usize];
+        let (on, errno) = [(FaultOn::Change, libc::EIO), (FaultOn::Change, libc::ENOSPC), (FaultOn::Sync, libc::EIO)]
+            [rng.below(3) as usize];
         self.world.disk.inject(Fault { on, errno, after: rng.below(8), times: u64::MAX });
         if let Ok(opened) = self.world.try_open() {
             assert!(opened.log.next_seq() >= self.given, "LOG-1: {} comes next", opened.log.next_seq());
@@ -558,7 +574,8 @@ impl Model {
             self.world.disk.take_trace().iter().for_each(|event| eprintln!("{event:?}"));
             self.world.disk.start_trace();
         }
-        let opened = self.world.try_open().unwrap_or_else(|e| panic!("step {}: the log does not open: {e}", self.steps));
+        let opened =
+            self.world.try_open().unwrap_or_else(|e| panic!("step {}: the log does not open: {e}", self.steps));
         let mut log = opened.log;
         assert!(log.next_seq() >= self.given, "LOG-1: {} comes next, {} was given out", log.next_seq(), self.given - 1);
         let next = log.next_seq();
@@ -588,7 +605,10 @@ impl Model {
                     assert_eq!(lost, None, "seq {seq} is there, though one before it was lost");
                 }
                 None => {
-                    assert!(m.level < Level::Synced, "LOG-3: seq {seq} was acknowledged and is gone (first is {first})");
+                    assert!(
+                        m.level < Level::Synced,
+                        "LOG-3: seq {seq} was acknowledged and is gone (first is {first})"
+                    );
                     lost = Some(*seq);
                 }
             }

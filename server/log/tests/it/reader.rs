@@ -26,10 +26,8 @@ fn a_read_keeps_its_limits_and_says_where_the_next_one_starts() {
     log.stage(batch(&[("a", "1"), ("a", "2"), ("b", "3"), ("a", "4"), ("a", "5")]), NOW).unwrap();
     log.write().unwrap();
     let read = |from, end, messages_max, bytes_max| {
-        let block = log
-            .reader()
-            .read(&ReadRequest { end_seq: end, messages_max, bytes_max, ..request(from, &["a"]) })
-            .unwrap();
+        let block =
+            log.reader().read(&ReadRequest { end_seq: end, messages_max, bytes_max, ..request(from, &["a"]) }).unwrap();
         (messages(&block).iter().map(|m| m.0).collect::<Vec<_>>(), block.next_seq)
     };
     assert_eq!(read(1, 100, 100, 1000), (vec![1, 2, 4, 5], 6));
@@ -105,7 +103,10 @@ fn a_seq_is_found_by_time() {
 
 #[test]
 fn a_reader_of_one_topic_reads_its_own_records_and_jumps_over_the_rest() {
-    let world = World::new(1, LogOptions { segment_bytes_min: 64 * 1024, segment_bytes_max: 256 * 1024, seq_reserve: 1 << 20, ..small() });
+    let world = World::new(
+        1,
+        LogOptions { segment_bytes_min: 64 * 1024, segment_bytes_max: 256 * 1024, seq_reserve: 1 << 20, ..small() },
+    );
     let mut log = interleaved(&world, 200, 20);
     // 50 segments' worth without the topic.
     for _ in 0..50 {
@@ -126,11 +127,19 @@ fn a_reader_of_one_topic_reads_its_own_records_and_jumps_over_the_rest() {
     let own: u64 = mine.iter().map(|m| m.2.len() as u64 + 150).sum();
     // Beside its own records: the directories of the segments, and its lists.
     let indexes: u64 = world.files("idx").iter().map(|p| world.disk.content(p).unwrap().len() as u64).sum();
-    assert!(counts.read_bytes < own + indexes, "read {} bytes for {own} of its own, indexes are {indexes}", counts.read_bytes);
+    assert!(
+        counts.read_bytes < own + indexes,
+        "read {} bytes for {own} of its own, indexes are {indexes}",
+        counts.read_bytes
+    );
     world.disk.reset_counts();
     read_all(&log, 1, &["t.77"]);
     let counts = world.disk.counts();
-    assert!(counts.read_bytes < own * 2, "directories are remembered: read {} bytes for {own} of its own", counts.read_bytes);
+    assert!(
+        counts.read_bytes < own * 2,
+        "directories are remembered: read {} bytes for {own} of its own",
+        counts.read_bytes
+    );
     assert!(counts.reads <= 20 + segments * 2, "{counts:?}");
     world.disk.reset_counts();
     let block = log.reader().read(&request(1, &["t.nobody"])).unwrap();
@@ -147,7 +156,8 @@ fn ten_thousand_readers_of_a_topic_each_read_about_their_own_records_together() 
     let mut log = world.log();
     for round in 0..EACH {
         for reader in 0..READERS {
-            log.stage(one(&format!("$acb.inbox.agent-{reader}"), &format!("{round} {}", "x".repeat(250))), NOW).unwrap();
+            log.stage(one(&format!("$acb.inbox.agent-{reader}"), &format!("{round} {}", "x".repeat(250))), NOW)
+                .unwrap();
             if reader % 64 == 63 {
                 log.write().unwrap();
             }

@@ -30,7 +30,12 @@ fn a_fault_below_the_synced_mark_is_damage_and_says_where_and_what_to_do() {
     let refused = world.try_open().unwrap_err();
     assert_eq!(refused.code, ErrorCode::DataDamaged);
     let message = refused.to_string();
-    assert!(message.contains(path.to_str().unwrap()) && message.contains("byte 595") && message.contains("acb-server check"), "{message}");
+    assert!(
+        message.contains(path.to_str().unwrap())
+            && message.contains("byte 595")
+            && message.contains("acb-server check"),
+        "{message}"
+    );
     let other = PartitionId { class: ClassId::INBOX, ..id() };
     world.dir.open_log(&other, small(), NOW).expect("other logs open");
     world.disk.corrupt(&path, at, 1);
@@ -81,7 +86,10 @@ fn a_damaged_segment_header_or_a_missing_segment_is_damage() {
     world.dir.open_log(&id(), small(), NOW).unwrap();
     acb_log::Disk::remove(&world.disk, &files[1]).unwrap();
     let refused = world.try_open().unwrap_err();
-    assert!(refused.code == ErrorCode::DataDamaged && refused.to_string().contains("segment 2 is missing"), "{refused}");
+    assert!(
+        refused.code == ErrorCode::DataDamaged && refused.to_string().contains("segment 2 is missing"),
+        "{refused}"
+    );
 }
 
 #[test]
@@ -183,7 +191,11 @@ fn the_old_batches_of_a_recycled_segment_never_come_back() {
         }
         drop(second);
         drop(first);
-        if round % 2 == 0 { world.kill() } else { world.power_cut() }
+        if round % 2 == 0 {
+            world.kill()
+        } else {
+            world.power_cut()
+        }
         first = world.dir.open_log(&id(), options, NOW).unwrap().log;
         assert!(read_all(&first, 1, &["b"]).is_empty());
         let second = world.dir.open_log(&other, options, NOW).unwrap().log;
@@ -191,7 +203,14 @@ fn the_old_batches_of_a_recycled_segment_never_come_back() {
         assert_eq!(found.len(), 10 * (round + 1), "round {round}");
         assert!(found.iter().all(|(_, topic, payload)| topic == "b" && payload.starts_with("new")));
         let name = |p: &std::path::Path| p.file_name().unwrap().to_str().unwrap()[11..19].to_owned();
-        recycled = recycled.max(world.disk.paths().iter().filter(|p| p.extension().is_some_and(|e| e == "seg") && name(p).as_str() > "00000001").count());
+        recycled = recycled.max(
+            world
+                .disk
+                .paths()
+                .iter()
+                .filter(|p| p.extension().is_some_and(|e| e == "seg") && name(p).as_str() > "00000001")
+                .count(),
+        );
     }
     assert!(recycled > 5, "files were used again: {recycled}");
 }
@@ -241,6 +260,7 @@ fn a_snapshot_over_several_segments_is_given_back_whole() {
     world.power_cut();
     drop(log);
     let opened = world.open();
-    let words: Vec<String> = opened.state.iter().map(|b| String::from_utf8_lossy(b).trim_end_matches('x').to_owned()).collect();
+    let words: Vec<String> =
+        opened.state.iter().map(|b| String::from_utf8_lossy(b).trim_end_matches('x').to_owned()).collect();
     assert_eq!(words, ["1", "2", "3", "4", "5", "6", "7", "8", "9", "L", "after"]);
 }

@@ -11,11 +11,7 @@ use serde_json::{Value, json};
 
 use super::{RawDriver, build};
 use crate::{
-    driver::{
-        Args,
-        args::BAD_SCENARIO,
-        shape,
-    },
+    driver::{Args, args::BAD_SCENARIO, shape},
     raw::{ConsumeSession, Delivered, Failure, Opening, RawClient},
     wait::{LOOK_AGAIN, PATIENCE},
 };

@@ -8,11 +8,7 @@ use serde_json::{Value, json};
 
 use super::{ANSWER_WITHIN, RawDriver, build, id_of};
 use crate::{
-    driver::{
-        Args,
-        args::BAD_SCENARIO,
-        shape,
-    },
+    driver::{Args, args::BAD_SCENARIO, shape},
     raw::{Failure, Outcome, PublishSession, answer},
     wait::{LOOK_AGAIN, PATIENCE},
 };

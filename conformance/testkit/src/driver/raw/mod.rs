@@ -176,9 +176,26 @@ impl RawDriver {
 fn is_safe(verb: &str) -> bool {
     matches!(
         verb,
-        "get_agent" | "discover" | "heartbeat" | "get_subscription" | "list_subscriptions" | "create_subscription"
-            | "delete_subscription" | "status" | "dead_letters" | "dead_letter" | "discard" | "health" | "jwks"
-            | "list_tenants" | "list_keys" | "unregister" | "register" | "consume" | "connect" | "login"
+        "get_agent"
+            | "discover"
+            | "heartbeat"
+            | "get_subscription"
+            | "list_subscriptions"
+            | "create_subscription"
+            | "delete_subscription"
+            | "status"
+            | "dead_letters"
+            | "dead_letter"
+            | "discard"
+            | "health"
+            | "jwks"
+            | "list_tenants"
+            | "list_keys"
+            | "unregister"
+            | "register"
+            | "consume"
+            | "connect"
+            | "login"
     )
 }
 

@@ -8,11 +8,7 @@ use super::{
     build::{agent_spec, subscription},
 };
 use crate::{
-    driver::{
-        Args,
-        args::BAD_SCENARIO,
-        shape,
-    },
+    driver::{Args, args::BAD_SCENARIO, shape},
     raw::{Failure, answer},
 };
 

@@ -9,11 +9,7 @@ use std::{
 
 use acb_engine::{Credit, Delivery, SessionDef, SessionKey};
 use acb_proto::v1;
-use acb_types::{
-    ErrorCode, Incarnation, SubscriptionName,
-    limits,
-    position::ClassId,
-};
+use acb_types::{ErrorCode, Incarnation, SubscriptionName, limits, position::ClassId};
 use bytes::Bytes;
 use futures_core::Stream;
 use prost::Message as _;
@@ -139,11 +135,10 @@ impl ConsumeStream {
         if self.open.is_some() {
             return Err(AppError::new(ErrorCode::MalformedFrame, "open comes in the first frame only"));
         }
-        let token: [u8; limits::SESSION_ID_BYTES] = open
-            .session_id
-            .as_ref()
-            .try_into()
-            .map_err(|_| AppError::invalid("session_id", format!("must have {} bytes", limits::SESSION_ID_BYTES)))?;
+        let token: [u8; limits::SESSION_ID_BYTES] =
+            open.session_id.as_ref().try_into().map_err(|_| {
+                AppError::invalid("session_id", format!("must have {} bytes", limits::SESSION_ID_BYTES))
+            })?;
         let credit = open.credit.as_ref().map_or(Ok(Credit { messages: 0, bytes: 0 }), credit_of)?;
         let principal = self.caller.session.principal.clone();
         let incarnation = Incarnation(open.incarnation);
@@ -165,13 +160,14 @@ impl ConsumeStream {
                         return Err(AppError::new(ErrorCode::PermissionDenied, "an inbox is its agent's alone"));
                     }
                 }
-                let (class, def) = tenant.subscription(&name).ok_or_else(|| {
-                    AppError::new(ErrorCode::SubscriptionNotFound, format!("no subscription {name}"))
-                })?;
+                let (class, def) = tenant
+                    .subscription(&name)
+                    .ok_or_else(|| AppError::new(ErrorCode::SubscriptionNotFound, format!("no subscription {name}")))?;
                 (class, def.id, def.ack_wait)
             }
         };
-        let partition = tenant.partition(class).cloned().ok_or_else(|| AppError::of(ErrorCode::SubscriptionNotFound))?;
+        let partition =
+            tenant.partition(class).cloned().ok_or_else(|| AppError::of(ErrorCode::SubscriptionNotFound))?;
         let resume_delivery = (open.resume_delivery != 0).then_some(open.resume_delivery);
         let def = SessionDef { token, agent: principal.agent.clone(), incarnation, credit, resume_delivery };
         let connected = partition.connect(subscription, def, Arc::clone(&self.outbox))?;
@@ -217,8 +213,8 @@ impl ConsumeStream {
         let (mut count, mut bytes) = (0, 0);
         let mut last: Option<Delivery> = None;
         while let Some(next) = self.rest.front() {
-            let full = count + next.count > limits::FRAME_MESSAGES_MAX
-                || bytes + next.body.len() > limits::FRAME_BYTES_MAX;
+            let full =
+                count + next.count > limits::FRAME_MESSAGES_MAX || bytes + next.body.len() > limits::FRAME_BYTES_MAX;
             if count > 0 && full {
                 break;
             }
@@ -463,4 +459,3 @@ fn reason(text: &str) -> Result<String, AppError> {
     }
     Ok(text.to_owned())
 }
-

@@ -199,7 +199,12 @@ impl Wake for Flag {
 
 impl Watch {
     /// Watches a session's end, a fence and the server's drain. `warned` says that [`Control::AuthSoon`] has come.
-    pub(super) fn new(context: &Arc<HotContext>, session: &AuthSession, fence: CancellationToken, warned: bool) -> Self {
+    pub(super) fn new(
+        context: &Arc<HotContext>,
+        session: &AuthSession,
+        fence: CancellationToken,
+        warned: bool,
+    ) -> Self {
         let context = Arc::clone(context);
         let expires_at = session.expires_at;
         let future = async move {

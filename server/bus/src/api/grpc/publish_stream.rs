@@ -30,10 +30,11 @@ use super::{
 use crate::{
     auth::policy::Verb,
     delivery::{
+        Partition,
         core::{Op, cut},
         keys_of,
         outbox::{Acked, PublishNews, PublishOutbox},
-        Partition, producer_key, tick,
+        producer_key, tick,
     },
     error::AppError,
     presence::PresenceGuard,

@@ -87,4 +87,3 @@ pub(crate) fn cut(batch: &Batch, index: u32, count: u32) -> Option<Batch> {
         keys,
     })
 }
-

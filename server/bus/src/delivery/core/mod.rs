@@ -12,8 +12,7 @@ mod effects;
 use std::{collections::VecDeque, sync::Arc};
 
 use acb_engine::{
-    Connected, Credit, Death, Effects, Engine, JournalMark, Plan, SeqRange, SessionDef, SessionKey,
-    Settlement,
+    Connected, Credit, Death, Effects, Engine, JournalMark, Plan, SeqRange, SessionDef, SessionKey, Settlement,
 };
 use acb_ports::{LogReader, PartitionLog, SnapshotPart, StoreError, SyncTicket};
 use acb_types::{
@@ -231,14 +230,7 @@ impl PartitionCore {
         }
     }
 
-    fn append(
-        &mut self,
-        batch: Batch,
-        level: Durability,
-        outbox: Arc<PublishOutbox>,
-        now: Now,
-        after: &mut After,
-    ) {
+    fn append(&mut self, batch: Batch, level: Durability, outbox: Arc<PublishOutbox>, now: Now, after: &mut After) {
         if level > Self::level_max() {
             self.refuse(&outbox, batch.counter, batch.count, ErrorCode::DurabilityUnavailable, after);
             return;
@@ -250,13 +242,9 @@ impl PartitionCore {
                 Admission::Split(pieces) => {
                     for piece in pieces {
                         match piece.refused {
-                            Some(code) => self.refuse(
-                                &outbox,
-                                batch.counter + u64::from(piece.index),
-                                piece.count,
-                                code,
-                                after,
-                            ),
+                            Some(code) => {
+                                self.refuse(&outbox, batch.counter + u64::from(piece.index), piece.count, code, after)
+                            }
                             None => {
                                 if let Some(part) = cut(&batch, piece.index, piece.count) {
                                     self.stage(part, level, &outbox, now, after);
@@ -271,14 +259,7 @@ impl PartitionCore {
         self.stage(batch, level, &outbox, now, after);
     }
 
-    fn stage(
-        &mut self,
-        batch: Batch,
-        level: Durability,
-        outbox: &Arc<PublishOutbox>,
-        now: Now,
-        after: &mut After,
-    ) {
+    fn stage(&mut self, batch: Batch, level: Durability, outbox: &Arc<PublishOutbox>, now: Now, after: &mut After) {
         let (counter, count) = (batch.counter, batch.count);
         let (sender, flags) = (Arc::clone(&batch.sender), batch.flags);
         let parts: Parts = match self.log.stage(batch, now.wall) {
@@ -532,7 +513,8 @@ impl PartitionCore {
     ) -> Result<Connected, ErrorCode> {
         // The outbox must be known before the engine's first effect for it; until the engine names the session, its
         // effects are kept aside.
-        let mut early = EarlyFx { kept: Vec::new(), inner: Fx { sessions: &self.sessions, after, counts: &mut self.counts } };
+        let mut early =
+            EarlyFx { kept: Vec::new(), inner: Fx { sessions: &self.sessions, after, counts: &mut self.counts } };
         let connected = self.engine.connect(subscription, def, now, &mut early);
         let kept = early.kept;
         let connected = connected?;
@@ -686,4 +668,3 @@ fn acknowledge(w: &mut Waiting, class: ClassId, after: &mut After) {
     };
     w.outbox.ack(ack, &mut after.wakers);
 }
-
