@@ -94,6 +94,6 @@ pub use crate::{
     publish::{Published, Receipt},
     retry::RetryPolicy,
     subscribe::{Gap, SubscribeBuilder, Subscription},
-    subscriptions::{CreatedSubscription, SubscriptionInfo, SubscriptionSpec, Subscriptions},
+    subscriptions::{CreatedSubscription, SpecParts, SubscriptionInfo, SubscriptionSpec, Subscriptions},
     transport::{Dialer, Endpoint, TcpDialer, tls::TlsOptions},
 };

@@ -36,7 +36,36 @@ pub struct SubscriptionSpec {
     pub(crate) start_at: Option<StartAt>,
 }
 
+/// The rules of a [`SubscriptionSpec`], as far as they are given: what the server answers has them all.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SpecParts {
+    /// How long a consumer has for one message.
+    pub ack_wait: Option<Duration>,
+    /// Waits before redeliveries; the last repeats. Empty means the default.
+    pub retry_schedule: Vec<Duration>,
+    /// Attempts before a message is dead.
+    pub max_attempts: Option<u32>,
+    /// What becomes of the dead.
+    pub dead_letters: Option<DeadLetterPolicy>,
+    /// Messages leased at once, over all consumers.
+    pub max_leased: Option<u32>,
+    /// Where it begins.
+    pub start_at: Option<StartAt>,
+}
+
 impl SubscriptionSpec {
+    /// Its rules, for showing them.
+    pub fn parts(&self) -> SpecParts {
+        SpecParts {
+            ack_wait: self.ack_wait,
+            retry_schedule: self.retry_schedule.clone(),
+            max_attempts: self.max_attempts,
+            dead_letters: self.dead_letters,
+            max_leased: self.max_leased,
+            start_at: self.start_at,
+        }
+    }
+
     /// A subscription of this name (`[A-Za-z0-9][A-Za-z0-9_-]{0,127}`). It needs at least one filter.
     pub fn new(name: impl Into<String>) -> Self {
         Self { name: name.into(), ..Self::default() }

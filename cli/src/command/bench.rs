@@ -37,7 +37,7 @@ const PACE: Duration = Duration::from_millis(1);
 /// How long the last messages may take to arrive.
 const LAST_WITHIN: Duration = Duration::from_secs(10);
 /// Longest time that is told apart; longer ones count as this.
-const LONGEST: Duration = Duration::from_secs(60);
+const LONGEST: Duration = Duration::from_mins(1);
 
 /// What `bench` takes.
 #[derive(Args, Debug)]

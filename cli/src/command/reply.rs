@@ -96,7 +96,7 @@ async fn open(args: &ReplyArgs, client: &Client) -> Result<acb_sdk::Subscription
 async fn make(args: &ReplyArgs, group: &str, client: &Client) -> Result {
     match client.subscriptions().get(group).await {
         Err(error) if error.code() == ErrorCode::SubscriptionNotFound && !args.topics.is_empty() => {
-            let spec = args.topics.iter().fold(SubscriptionSpec::new(group), |spec, topic| spec.filter(topic));
+            let spec = args.topics.iter().fold(SubscriptionSpec::new(group), acb_sdk::SubscriptionSpec::filter);
             client.subscriptions().create(spec).await?;
             Ok(())
         }

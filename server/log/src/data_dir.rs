@@ -202,7 +202,7 @@ impl DataDir {
         let dir = tenant_dir(&self.path, id);
         let above = dir.parent().unwrap_or(&self.path);
         let gone = self.disk.remove_dir_all(&dir);
-        let there = |_| self.disk.list(above).map(|entries| !entries.is_empty());
+        let there = |()| self.disk.list(above).map(|entries| !entries.is_empty());
         gone.and_then(there)
             .and_then(|there| if there { self.disk.sync_dir(above) } else { Ok(()) })
             .map_err(|e| LogError::io("data.remove", dir.display(), e))

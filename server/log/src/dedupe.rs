@@ -291,20 +291,18 @@ impl ProducerTable {
 
     /// The staged batches, from `seq` on, were not written.
     pub(crate) fn rollback(&mut self, seq: Seq) {
+        // What a newer epoch replaced comes back first: it may hold ranges of this very write, which must go too.
+        for (producer, before) in self.replaced.drain(..).rev() {
+            if let Some(session) = before {
+                self.sessions.insert(producer, session);
+            } else {
+                self.sessions.remove(&producer);
+                self.budget.give_back(1);
+            }
+        }
         for producer in self.touched.drain(..) {
             if let Some(session) = self.sessions.get_mut(&producer) {
                 session.forget_from(seq);
-            }
-        }
-        for (producer, before) in self.replaced.drain(..).rev() {
-            match before {
-                Some(session) => {
-                    self.sessions.insert(producer, session);
-                }
-                None => {
-                    self.sessions.remove(&producer);
-                    self.budget.give_back(1);
-                }
             }
         }
     }
@@ -403,7 +401,7 @@ struct Ticker {
 }
 
 impl Ticker {
-    const STEP: Duration = Duration::from_secs(600);
+    const STEP: Duration = Duration::from_mins(10);
 
     fn tick(&mut self, now: Timestamp) {
         if now >= self.seen {
@@ -568,18 +566,15 @@ impl KeyTable {
             && bucket.end_seq <= self.expired_below
         {
             let end_seq = bucket.end_seq;
-            match bucket.keys.pop() {
-                Some(key) => {
-                    done += 1;
-                    if self.keys.get(&key).is_some_and(|(_, seq)| *seq < end_seq) {
-                        self.keys.remove(&key);
-                        self.budget.give_back(1);
-                    }
+            if let Some(key) = bucket.keys.pop() {
+                done += 1;
+                if self.keys.get(&key).is_some_and(|(_, seq)| *seq < end_seq) {
+                    self.keys.remove(&key);
+                    self.budget.give_back(1);
                 }
-                None => {
-                    self.buckets.pop_front();
-                    self.expired = self.expired.saturating_sub(1);
-                }
+            } else {
+                self.buckets.pop_front();
+                self.expired = self.expired.saturating_sub(1);
             }
         }
         done

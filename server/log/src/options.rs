@@ -91,14 +91,14 @@ impl LogOptions {
                 Retention { age: Some(limits::DEAD_LETTER_TTL), bytes, at_cap: AtCap::DropOldest, consumed_goes: false }
             }
             _ => Retention {
-                age: Some(Duration::from_secs(7 * 86_400)),
+                age: Some(Duration::from_hours(168)),
                 bytes,
                 at_cap: AtCap::DropOldest,
                 consumed_goes: false,
             },
         };
         let key_window = if class == ClassId::DEAD_LETTERS { KeyWindow::WhileKept } else { KeyWindow::default() };
-        Self { retention, key_window, ..Self::default() }
+        Self { key_window, retention, ..Self::default() }
     }
 
     /// Size of a segment of that number.

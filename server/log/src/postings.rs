@@ -147,15 +147,12 @@ impl MemIndex {
         let id = match &self.last {
             Some((name, id)) if name == topic => *id,
             _ => {
-                let id = match self.topics.get(topic) {
-                    Some(id) => *id,
-                    None => {
-                        let id = self.lists.len() as u32;
-                        // An own copy: a slice would keep the whole frame in memory.
-                        self.topics.insert(topic.into(), id);
-                        self.lists.push(Vec::new());
-                        id
-                    }
+                let id = if let Some(id) = self.topics.get(topic) { *id } else {
+                    let id = self.lists.len() as u32;
+                    // An own copy: a slice would keep the whole frame in memory.
+                    self.topics.insert(topic.into(), id);
+                    self.lists.push(Vec::new());
+                    id
                 };
                 let (name, last) = self.last.get_or_insert_default();
                 name.clear();

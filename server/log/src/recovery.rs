@@ -247,6 +247,7 @@ impl Opener {
         Ok(OpenedLog { log, state: state.records })
     }
 
+    #[expect(clippy::type_complexity, reason = "taken apart at once by the one caller")]
     /// The segments of the folder in order, each with its sidecar where that is good.
     fn list(&self, remove: &mut Vec<PathBuf>) -> Result<(Vec<FoundFile>, Vec<Option<Sidecar>>, VecDeque<Orphan>)> {
         let entries = self.disk().list(&self.dir).map_err(|e| self.io(e))?;

@@ -31,6 +31,7 @@ pub(crate) struct Caches {
     /// Sections and long lists of sidecars: (log, segment, part).
     pub(crate) sections: Mutex<Lru<(u64, u32, u32), Bytes>>,
     /// Open files: (log, segment, whether it is the sidecar).
+    #[expect(clippy::type_complexity, reason = "the key's parts are named above")]
     pub(crate) files: Mutex<Lru<(u64, u32, bool), Arc<dyn DiskFile>>>,
     next_log: AtomicU64,
 }

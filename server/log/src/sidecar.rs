@@ -291,7 +291,7 @@ pub(crate) fn entries_from(list: &[u8], from: u32, bytes: u32) -> Vec<Entry> {
     let count = list.len() / ENTRY;
     let (mut low, mut high) = (0, count);
     while low < high {
-        let middle = (low + high) / 2;
+        let middle = usize::midpoint(low, high);
         if at(middle).last_seq < from { low = middle + 1 } else { high = middle }
     }
     let mut out = Vec::new();
@@ -380,7 +380,7 @@ pub(crate) fn wanted_rows<E>(
             let hash = hash(topic);
             let (mut low, mut high) = (0, count);
             while low < high {
-                let middle = (low + high) / 2;
+                let middle = usize::midpoint(low, high);
                 if u32_at(directory, middle * ROW) < hash { low = middle + 1 } else { high = middle }
             }
             while low < count && u32_at(directory, low * ROW) == hash {

@@ -22,8 +22,8 @@ use crate::{
     shared::{Chore, Index, Segment},
 };
 
-/// Bodies up to this size are copied beside their headers: one long slice costs the kernel less than many short ones
-/// (measured in `examples/format.rs`).
+/// Bodies up to this size are copied beside their headers: one long slice should cost the kernel less than many short
+/// ones. A guess: not measured yet.
 const COPY_BODY: usize = 4 * 1024;
 /// A write up to this size is one buffer.
 const COPY_ALL: u64 = 16 * 1024;
@@ -265,17 +265,14 @@ impl Log {
     /// Takes the segment that was made ahead, or makes one.
     fn begin_segment(&mut self, need: u32) -> Result<(Arc<Segment>, Arc<dyn DiskFile>)> {
         let mut spares = self.shared.spares.lock();
-        let segment = match spares.ready.pop_front() {
-            Some(segment) => segment,
-            None => {
-                let number = spares.next_number;
-                let size = self.shared.options.segment_size(number).max(need + BODY_START);
-                let made = self.shared.make_segment(number, size).map_err(|e| {
-                    LogError::io("log.write", format_args!("beginning segment {number} of {}", self.shared.id), e)
-                })?;
-                spares.next_number += 1;
-                made
-            }
+        let segment = if let Some(segment) = spares.ready.pop_front() { segment } else {
+            let number = spares.next_number;
+            let size = self.shared.options.segment_size(number).max(need + BODY_START);
+            let made = self.shared.make_segment(number, size).map_err(|e| {
+                LogError::io("log.write", format_args!("beginning segment {number} of {}", self.shared.id), e)
+            })?;
+            spares.next_number += 1;
+            made
         };
         drop(spares);
         let file = self.shared.file(&segment).map_err(|e| LogError::io("log.write", segment.path.display(), e))?;

@@ -9,7 +9,7 @@ use acb_types::{
     position::{MessageId, Seq},
 };
 
-use super::*;
+use super::{World, ACK_WAIT, Held, GRACE, MAX_LEASED};
 use crate::model::{Check, Consumer, Id, Violation};
 
 impl World {

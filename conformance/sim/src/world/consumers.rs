@@ -9,7 +9,7 @@ use acb_server::delivery::{
 };
 use acb_types::{Incarnation, SubscriptionId};
 
-use super::*;
+use super::{World, agent, Held, ACK_WAIT};
 use crate::model::{Check, Consumer, Violation};
 
 impl World {

@@ -312,26 +312,23 @@ impl World {
         let mut after = After::default();
         let node = if graves { &mut self.graves } else { &mut self.topics };
         if let Some(node) = node {
-            match node.syncing.take() {
-                Some(mut ticket) => {
-                    ticket.run();
-                    node.core.sync_end(ticket, now, &mut after);
+            if let Some(mut ticket) = node.syncing.take() {
+                ticket.run();
+                node.core.sync_end(ticket, now, &mut after);
+            } else {
+                let mut ops = std::mem::take(&mut node.sync_queue);
+                let outboxes: Vec<Arc<PublishOutbox>> = ops
+                    .iter()
+                    .filter_map(|op| match op {
+                        Op::Append { outbox, .. } => Some(Arc::clone(outbox)),
+                        Op::Settle { .. } => None,
+                    })
+                    .collect();
+                node.core.drain(&mut ops, now, &mut after);
+                for outbox in outboxes {
+                    outbox.leave_sync_queue();
                 }
-                None => {
-                    let mut ops = std::mem::take(&mut node.sync_queue);
-                    let outboxes: Vec<Arc<PublishOutbox>> = ops
-                        .iter()
-                        .filter_map(|op| match op {
-                            Op::Append { outbox, .. } => Some(Arc::clone(outbox)),
-                            Op::Settle { .. } => None,
-                        })
-                        .collect();
-                    node.core.drain(&mut ops, now, &mut after);
-                    for outbox in outboxes {
-                        outbox.leave_sync_queue();
-                    }
-                    node.syncing = node.core.sync_begin(now, &mut after);
-                }
+                node.syncing = node.core.sync_begin(now, &mut after);
             }
         }
         self.after(after)?;

@@ -11,7 +11,7 @@ use acb_types::{
 };
 use bytes::BytesMut;
 
-use super::*;
+use super::{World, TOPICS, Frame, smallvec, KEY_WINDOW};
 use crate::model::{Check, Sent};
 
 impl World {

@@ -22,7 +22,7 @@ use super::{codec::BytesCodec, failure::Failure, hot::HotStream};
 /// Longest that a connection may take.
 const CONNECT_WITHIN: Duration = Duration::from_secs(10);
 /// Longest that a unary call may take. Above every bound of the server's own.
-const CALL_WITHIN: Duration = Duration::from_secs(60);
+const CALL_WITHIN: Duration = Duration::from_mins(1);
 
 /// How a client says who it is.
 #[derive(Clone, Debug, PartialEq, Eq)]

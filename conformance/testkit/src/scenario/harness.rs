@@ -19,9 +19,9 @@ use super::{
 use crate::driver::{Kind, kinds};
 
 /// Longest that a scenario may take, whatever it waits for.
-const SCENARIO_WITHIN: Duration = Duration::from_secs(60);
+const SCENARIO_WITHIN: Duration = Duration::from_mins(1);
 /// Longest that a whole set may take.
-const SET_WITHIN: Duration = Duration::from_secs(900);
+const SET_WITHIN: Duration = Duration::from_mins(15);
 /// The two tenants of the test of isolation.
 const TENANTS: [&str; 2] = ["left", "right"];
 

@@ -146,6 +146,7 @@ impl Logged {
 }
 
 /// The server's life.
+#[expect(clippy::large_enum_variant, reason = "there is one of it")]
 enum Life {
     /// It runs.
     Up(Server),

@@ -196,14 +196,11 @@ async fn follow(
                     break;
                 }
             }
-            word = words.recv() => match (word, &mut input) {
-                (Some(word), Some(input)) => {
-                    let _ = input.write_all(format!("{word}\n").as_bytes()).await;
-                }
-                _ => {
-                    let _ = child.start_kill();
-                    break;
-                }
+            word = words.recv() => if let (Some(word), Some(input)) = (word, &mut input) {
+                let _ = input.write_all(format!("{word}\n").as_bytes()).await;
+            } else {
+                let _ = child.start_kill();
+                break;
             }
         }
     }

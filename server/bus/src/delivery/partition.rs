@@ -212,8 +212,8 @@ impl Partition {
     /// Sets the gauges that are only looked at when somebody asks.
     pub fn observe(self: &Arc<Self>) {
         let (depth, bytes) = self.with(|core, _, _| {
-            let floor = core.engine().floor();
-            (core.log().next_seq().saturating_sub(floor), core.log().bytes())
+            let totals = core.engine().totals();
+            (totals.leased + totals.returned, core.log().bytes())
         });
         self.metrics.queue_depth.set(i64::try_from(depth).unwrap_or(i64::MAX));
         self.metrics.log_bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
@@ -308,7 +308,7 @@ impl Partition {
     /// Runs timers that are due and flushes what was only written. Called by the ticker every few milliseconds.
     pub(super) fn beat(self: &Arc<Self>, now: Now, flush: bool) {
         if self.next_timer.load(Ordering::Acquire) <= now.mono_ms {
-            self.with(|core, now, after| core.advance(now, after));
+            self.with(super::core::PartitionCore::advance);
         }
         if flush && self.dirty.load(Ordering::Acquire) {
             self.schedule();
@@ -347,12 +347,22 @@ impl Partition {
 
     /// A consumer's connection was lost.
     pub fn disconnect(self: &Arc<Self>, session: SessionKey) {
-        self.with(|core, now, after| core.disconnect(session, now, after));
+        // What the session settled before it was lost counts.
+        let mut ops = std::mem::take(&mut *self.queue.lock());
+        self.with(|core, now, after| {
+            core.drain(&mut ops, now, after);
+            core.disconnect(session, now, after);
+        });
     }
 
     /// A consumer left.
     pub fn leave(self: &Arc<Self>, session: SessionKey) {
-        self.with(|core, now, after| core.leave(session, now, after));
+        // What the session settled before it left counts.
+        let mut ops = std::mem::take(&mut *self.queue.lock());
+        self.with(|core, now, after| {
+            core.drain(&mut ops, now, after);
+            core.leave(session, now, after);
+        });
     }
 
     /// Changes a consumer's credit.
@@ -392,7 +402,7 @@ impl Partition {
     /// # Errors
     /// As the log's.
     pub fn retain(self: &Arc<Self>) -> Result<Seq, StoreError> {
-        self.with(|core, now, after| core.retain(now, after))
+        self.with(super::core::PartitionCore::retain)
     }
 
     /// Flushes everything and closes the log.

@@ -56,8 +56,8 @@ catalogue! {
     REFUSED = Counter "acb_messages_refused_total" PARTITION, "Messages refused: nobody there, storage full, a conflict of keys.";
     DEAD_LETTERS = Counter "acb_dead_letters_total" PARTITION, "Messages of this log that a subscription gave up.";
     DELIVERY_LATENCY = Histogram "acb_delivery_latency_seconds" PARTITION, "Time from storing a message to handing it to a consumer, first attempts only.";
-    QUEUE_DEPTH = Gauge "acb_queue_depth" PARTITION, "Messages that subscriptions have yet to settle, summed over them; sampled once a second.";
-    LOG_BYTES = Gauge "acb_log_bytes" PARTITION, "Bytes of the log on disk; sampled once a second.";
+    QUEUE_DEPTH = Gauge "acb_queue_depth" PARTITION, "Messages that are leased or wait for another try, summed over subscriptions; set at each scrape.";
+    LOG_BYTES = Gauge "acb_log_bytes" PARTITION, "Bytes of the log on disk; set at each scrape.";
     SYNC_TIME = Histogram "acb_log_sync_seconds" PARTITION, "Time of one sync of the log to stable storage.";
     REGISTRATIONS = Counter "acb_agent_registrations_total" TENANT, "Registrations of agents.";
     DISCOVERIES = Counter "acb_agent_discoveries_total" TENANT, "Pages of discovery.";

@@ -144,27 +144,24 @@ impl ConsumeStream {
         let incarnation = Incarnation(open.incarnation);
         let presence = self.context.presence.stream_opened(&principal.tenant, &principal.agent, incarnation)?;
         let tenant = Arc::clone(&self.caller.tenant);
-        let (class, subscription, ack_wait) = match &open.ephemeral {
-            Some(spec) => {
-                let (def, start) = super::subscription::ephemeral(spec, tenant.ephemeral_id())?;
-                let ack_wait = def.ack_wait;
-                let id = tenant.ephemeral_open(token, def, start)?;
-                (ClassId::TOPICS, id, ack_wait)
-            }
-            None => {
-                let name: SubscriptionName = open.subscription.parse()?;
-                if name.is_implicit() {
-                    let own = name == SubscriptionName::inbox(&principal.agent)
-                        || name == SubscriptionName::reply(&principal.agent);
-                    if !own && !principal.roles.has(Role::Admin) {
-                        return Err(AppError::new(ErrorCode::PermissionDenied, "an inbox is its agent's alone"));
-                    }
+        let (class, subscription, ack_wait) = if let Some(spec) = &open.ephemeral {
+            let (def, start) = super::subscription::ephemeral(spec, tenant.ephemeral_id())?;
+            let ack_wait = def.ack_wait;
+            let id = tenant.ephemeral_open(token, def, start)?;
+            (ClassId::TOPICS, id, ack_wait)
+        } else {
+            let name: SubscriptionName = open.subscription.parse()?;
+            if name.is_implicit() {
+                let own = name == SubscriptionName::inbox(&principal.agent)
+                    || name == SubscriptionName::reply(&principal.agent);
+                if !own && !principal.roles.has(Role::Admin) {
+                    return Err(AppError::new(ErrorCode::PermissionDenied, "an inbox is its agent's alone"));
                 }
-                let (class, def) = tenant
-                    .subscription(&name)
-                    .ok_or_else(|| AppError::new(ErrorCode::SubscriptionNotFound, format!("no subscription {name}")))?;
-                (class, def.id, def.ack_wait)
             }
+            let (class, def) = tenant
+                .subscription(&name)
+                .ok_or_else(|| AppError::new(ErrorCode::SubscriptionNotFound, format!("no subscription {name}")))?;
+            (class, def.id, def.ack_wait)
         };
         let partition =
             tenant.partition(class).cloned().ok_or_else(|| AppError::of(ErrorCode::SubscriptionNotFound))?;

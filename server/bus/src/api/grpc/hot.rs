@@ -40,7 +40,7 @@ use crate::{
 };
 
 /// Warning before the token of a stream ends.
-const AUTH_WARNING: Duration = Duration::from_secs(60);
+const AUTH_WARNING: Duration = Duration::from_mins(1);
 /// Grace after the token of a stream ended.
 const AUTH_GRACE: Duration = Duration::from_secs(30);
 /// Request frames that one poll takes before it lets other streams have the thread.
@@ -144,13 +144,12 @@ async fn caller(
 ) -> Result<Caller, AppError> {
     let session = context.auth.authenticate(&metadata.into_headers())?;
     crate::auth::policy::allows(&session.principal, verb)?;
-    let tenant = match context.delivery.tenant(&session.principal.tenant) {
-        Ok(tenant) => tenant,
+    let tenant = if let Ok(tenant) = context.delivery.tenant(&session.principal.tenant) {
+        tenant
+    } else {
         // A tenant may have been made since the start, and with `--dev` it is made by its first use.
-        Err(_) => {
-            let may_make = context.auth.mode() == Mode::Dev;
-            context.delivery.tenant_ready(&session.principal.tenant, may_make).await?
-        }
+        let may_make = context.auth.mode() == Mode::Dev;
+        context.delivery.tenant_ready(&session.principal.tenant, may_make).await?
     };
     Ok(Caller { session, tenant, request_id })
 }

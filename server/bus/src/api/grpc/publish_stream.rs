@@ -302,17 +302,14 @@ impl PublishStream {
             if let Some(error) = hot::ending(control) {
                 return self.fail(&error);
             }
-            match control {
-                Control::AuthSoon => {
-                    let at = self.caller.session.expires_at.0;
-                    self.own.auth_expiring = Some(v1::AuthExpiring { expires_at_ms: at });
-                    self.watch = Watch::new(&self.context, &self.caller.session, self.fence.clone(), true);
-                }
-                _ => {
-                    self.own.going_away = Some(hot::going_away());
-                    self.draining = true;
-                    break;
-                }
+            if control == Control::AuthSoon {
+                let at = self.caller.session.expires_at.0;
+                self.own.auth_expiring = Some(v1::AuthExpiring { expires_at_ms: at });
+                self.watch = Watch::new(&self.context, &self.caller.session, self.fence.clone(), true);
+            } else {
+                self.own.going_away = Some(hot::going_away());
+                self.draining = true;
+                break;
             }
         }
         let mut frames = 0;

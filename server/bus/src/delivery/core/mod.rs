@@ -243,7 +243,7 @@ impl PartitionCore {
                     for piece in pieces {
                         match piece.refused {
                             Some(code) => {
-                                self.refuse(&outbox, batch.counter + u64::from(piece.index), piece.count, code, after)
+                                self.refuse(&outbox, batch.counter + u64::from(piece.index), piece.count, code, after);
                             }
                             None => {
                                 if let Some(part) = cut(&batch, piece.index, piece.count) {
