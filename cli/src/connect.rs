@@ -114,7 +114,12 @@ pub(crate) fn choose(global: &Global, secrets: &Secrets, profiles: &Profiles, ne
     }
     let given = global.ca_file.as_ref().map(|path| path.display().to_string());
     let ca_file = given.or_else(|| picked.and_then(|(_, p)| p.ca_file.clone()));
-    let url = global.url.clone().or_else(|| picked.map(|(_, p)| p.url.clone())).unwrap_or_else(|| URL.into());
+    let url = global
+        .url
+        .clone()
+        .filter(|url| !url.is_empty())
+        .or_else(|| picked.map(|(_, p)| p.url.clone()))
+        .unwrap_or_else(|| URL.into());
     let trusted = picked.filter(|(_, p)| global.profile.is_some() || same_bus(&p.url, &url));
     let agent = global.agent.clone().or_else(|| trusted.map(|(_, p)| p.agent.clone()));
     let tenant = global.tenant.clone().or_else(|| trusted.map(|(_, p)| p.tenant.clone()));

@@ -76,7 +76,10 @@ impl Bus {
 
 /// The objects of JSON lines.
 pub(crate) fn objects(lines: &str) -> Vec<Value> {
-    lines.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|e| panic!("{line:?} is no JSON: {e}"))).collect()
+    lines
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap_or_else(|e| panic!("{line:?} is no JSON: {e}")))
+        .collect()
 }
 
 /// `acb`, about to run.

@@ -45,9 +45,13 @@ async fn what_is_said_about_a_message_arrives_with_it() {
     assert_eq!((&sent["durability"], &sent["duplicate"]), (&"written".into(), &false.into()));
     let got = bus.json("subscribe all -n 1").await;
     assert_eq!(got["id"], sent["id"]);
-    for (name, value) in
-        [("content_type", "application/json"), ("correlation_id", "c"), ("order_key", "o"), ("kind", "event"), ("payload", "{}")]
-    {
+    for (name, value) in [
+        ("content_type", "application/json"),
+        ("correlation_id", "c"),
+        ("order_key", "o"),
+        ("kind", "event"),
+        ("payload", "{}"),
+    ] {
         assert_eq!(got[name], value, "{got}");
     }
     assert_eq!(got["attributes"], serde_json::json!({ "color": "blue", "size": "7" }));

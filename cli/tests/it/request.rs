@@ -16,7 +16,10 @@ async fn a_command_answers_what_is_asked() {
     let told = counter.line().await;
     assert!(told.starts_with("answered inbox-0-1-1 from acb-cli-"), "{told}");
     let reply = bus.json("request counter one").await;
-    assert_eq!((&reply["kind"], &reply["from"], &reply["payload"]), (&"reply".into(), &"counter".into(), &"1\n".into()));
+    assert_eq!(
+        (&reply["kind"], &reply["from"], &reply["payload"]),
+        (&"reply".into(), &"counter".into(), &"1\n".into())
+    );
     counter.signal("INT").await;
     let ran = counter.end().await;
     assert_eq!(ran.code, Some(0), "{ran:?}");
@@ -26,7 +29,8 @@ async fn a_command_answers_what_is_asked() {
 async fn a_command_knows_what_it_answers() {
     let bus = Bus::dev().await;
     let command = "--agent knower reply -- sh -c";
-    let mut knower = bus.acb(command).word("echo $ACB_MESSAGE_FROM $ACB_MESSAGE_TOPIC $ACB_MESSAGE_ATTEMPT").start().await;
+    let mut knower =
+        bus.acb(command).word("echo $ACB_MESSAGE_FROM $ACB_MESSAGE_TOPIC $ACB_MESSAGE_ATTEMPT").start().await;
     knower.says("answer").await;
     assert_eq!(bus.ok("--agent asker request knower x --raw").await, "asker $acb.inbox.knower 1\n");
 }

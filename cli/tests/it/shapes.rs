@@ -68,16 +68,23 @@ async fn what_scripts_read_keeps_its_names() {
     // Asked until it is there to answer.
     let answer = acb_testkit::wait::wait_until("an answer", acb_testkit::wait::PATIENCE, || async {
         let ran = bus.acb("--json request --topic svc.echo hello").run().await;
-        if ran.code == Some(0) { acb_testkit::wait::Level::Reached(ran.out) } else { acb_testkit::wait::Level::not_yet(ran.err) }
+        if ran.code == Some(0) {
+            acb_testkit::wait::Level::Reached(ran.out)
+        } else {
+            acb_testkit::wait::Level::not_yet(ran.err)
+        }
     });
     note("request", &answer.await.unwrap());
     note("reply", &echo.line().await);
-    for command in ["dead-letters ls work", "dead-letters show ID", "dead-letters redrive ID", "dead-letters discard ID"] {
+    for command in
+        ["dead-letters ls work", "dead-letters show ID", "dead-letters redrive ID", "dead-letters discard ID"]
+    {
         let letters = bus.json_lines("dead-letters ls work").await;
         let id = letters.first().map_or("dead-letters-0-1-1", |l| l["id"].as_str().unwrap_or_default());
         note(command, &bus.ok(&format!("--json {}", command.replace("ID", id))).await);
     }
-    for command in ["subscriptions rm work", "agents rm root", "profiles use default", "logout", "profiles rm default"] {
+    for command in ["subscriptions rm work", "agents rm root", "profiles use default", "logout", "profiles rm default"]
+    {
         note(command, &bus.ok(&format!("--json {command}")).await);
     }
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests").join("json-shapes.txt");

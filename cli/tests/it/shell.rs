@@ -19,7 +19,14 @@ async fn help_shows_every_exit_code() {
 
 #[tokio::test]
 async fn what_can_never_be_right_is_exit_code_2() {
-    for words in [&["bogus"][..], &["publish"], &["send"], &["reply"], &["agents", "get"], &["--connect-timeout", "soon", "status"]] {
+    for words in [
+        &["bogus"][..],
+        &["publish"],
+        &["send"],
+        &["reply"],
+        &["agents", "get"],
+        &["--connect-timeout", "soon", "status"],
+    ] {
         assert_eq!(alone(words).await.code, Some(2), "{words:?}");
     }
 }
@@ -37,7 +44,8 @@ async fn completions_are_there_for_three_shells() {
 #[tokio::test]
 async fn every_command_that_a_hint_names_is_there() {
     let hints = ErrorCode::ALL.iter().map(|code| code.what_to_do());
-    let commands = hints.flat_map(|hint| hint.split('`').skip(1).step_by(2)).filter_map(|span| span.strip_prefix("acb "));
+    let commands =
+        hints.flat_map(|hint| hint.split('`').skip(1).step_by(2)).filter_map(|span| span.strip_prefix("acb "));
     for command in commands {
         let words: Vec<&str> = command.split_whitespace().chain(["--help"]).collect();
         assert_eq!(alone(&words).await.code, Some(0), "acb {command}");

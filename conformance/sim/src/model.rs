@@ -159,6 +159,7 @@ impl Model {
     }
 
     /// A delivery of one message.
+    #[expect(clippy::too_many_arguments, reason = "the facts of a delivery")]
     pub fn delivered(
         &mut self,
         sub: Sub,

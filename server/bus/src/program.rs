@@ -210,7 +210,7 @@ fn screen(handle: &ServerHandle, config: &Config, switches: &Switches) -> String
         if let Some(path) = &switches.admin_key_file {
             let _ = writeln!(s, "\n  It is also in {}.", path.display());
         }
-        let _ = writeln!(s, "\n  Log in:  acb login --key {key} --agent admin");
+        let _ = writeln!(s, "\n  Log in:  ACB_KEY={key} acb login --agent admin");
     } else {
         s.push_str("\n  Log in with a key of this server: acb login\n");
     }

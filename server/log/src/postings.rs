@@ -147,7 +147,9 @@ impl MemIndex {
         let id = match &self.last {
             Some((name, id)) if name == topic => *id,
             _ => {
-                let id = if let Some(id) = self.topics.get(topic) { *id } else {
+                let id = if let Some(id) = self.topics.get(topic) {
+                    *id
+                } else {
                     let id = self.lists.len() as u32;
                     // An own copy: a slice would keep the whole frame in memory.
                     self.topics.insert(topic.into(), id);

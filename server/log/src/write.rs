@@ -265,7 +265,9 @@ impl Log {
     /// Takes the segment that was made ahead, or makes one.
     fn begin_segment(&mut self, need: u32) -> Result<(Arc<Segment>, Arc<dyn DiskFile>)> {
         let mut spares = self.shared.spares.lock();
-        let segment = if let Some(segment) = spares.ready.pop_front() { segment } else {
+        let segment = if let Some(segment) = spares.ready.pop_front() {
+            segment
+        } else {
             let number = spares.next_number;
             let size = self.shared.options.segment_size(number).max(need + BODY_START);
             let made = self.shared.make_segment(number, size).map_err(|e| {

@@ -9,7 +9,7 @@ use acb_types::{
     position::{MessageId, Seq},
 };
 
-use super::{World, ACK_WAIT, Held, GRACE, MAX_LEASED};
+use super::{ACK_WAIT, GRACE, Held, MAX_LEASED, World};
 use crate::model::{Check, Consumer, Id, Violation};
 
 impl World {

@@ -9,7 +9,7 @@ use acb_server::delivery::{
 };
 use acb_types::{Incarnation, SubscriptionId};
 
-use super::{World, agent, Held, ACK_WAIT};
+use super::{ACK_WAIT, Held, World, agent};
 use crate::model::{Check, Consumer, Violation};
 
 impl World {

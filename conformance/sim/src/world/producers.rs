@@ -11,7 +11,7 @@ use acb_types::{
 };
 use bytes::BytesMut;
 
-use super::{World, TOPICS, Frame, smallvec, KEY_WINDOW};
+use super::{Frame, KEY_WINDOW, TOPICS, World, smallvec};
 use crate::model::{Check, Sent};
 
 impl World {

@@ -247,19 +247,23 @@ impl Partition {
         self.gather();
         self.dirty.store(false, Ordering::Release);
         let waiters = std::mem::take(&mut *self.flush_waiters.lock());
-        let mut ops = std::mem::take(&mut *self.sync_queue.lock());
-        self.last_commit.store(ops.len(), Ordering::Relaxed);
-        let outboxes: Vec<Arc<PublishOutbox>> = ops
-            .iter()
-            .filter_map(|op| match op {
-                Op::Append { outbox, .. } => Some(Arc::clone(outbox)),
-                Op::Settle { .. } => None,
-            })
-            .collect();
         let mut after = After::default();
         let ticket = {
             let mut core = self.core.lock();
             let now = self.clock.now();
+            // In this order. What waits in `queue` was sent before what waits here: a publisher that has something here
+            // sends nothing more by the other queue. Taken the other way round, its messages would change places.
+            let mut ops = std::mem::take(&mut *self.sync_queue.lock());
+            let mut before = std::mem::take(&mut *self.queue.lock());
+            self.last_commit.store(ops.len(), Ordering::Relaxed);
+            let outboxes: Vec<Arc<PublishOutbox>> = ops
+                .iter()
+                .filter_map(|op| match op {
+                    Op::Append { outbox, .. } => Some(Arc::clone(outbox)),
+                    Op::Settle { .. } => None,
+                })
+                .collect();
+            core.drain(&mut before, now, &mut after);
             core.drain(&mut ops, now, &mut after);
             // Only now that they are staged may later appends of the same publisher go by the other queue.
             for outbox in &outboxes {

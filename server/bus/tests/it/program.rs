@@ -134,7 +134,7 @@ fn the_first_start_shows_an_admin_key_once_and_keeps_it_in_a_file_when_asked() {
     let key_file = folder.path().join("admin.key");
     let (running, screen) = Running::start(folder.path(), &["--admin-key-file", "admin.key"]);
     let key = screen.split_whitespace().find(|w| w.starts_with("acb_default_")).expect("a key is shown").to_owned();
-    assert!(screen.contains("is ready") && screen.contains("acb login --key"), "{screen}");
+    assert!(screen.contains("is ready") && screen.contains("acb login --agent admin"), "{screen}");
     assert_eq!(fs::read_to_string(&key_file).unwrap().trim(), key);
     assert_eq!(fs::metadata(&key_file).unwrap().permissions().mode() & 0o777, 0o600);
     running.signal("-TERM");

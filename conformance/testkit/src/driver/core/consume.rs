@@ -64,7 +64,7 @@ impl CoreDriver {
             None if args.has("filters") => {
                 // Whatever is wrong with the definition is this step's failure, not the driver's.
                 let empty = acb_sdk::SubscriptionSpec::new("");
-                definition(args, empty)?;
+                let _ = definition(args, empty)?;
                 client.listen(args.texts("filters")?).spec(|spec| definition(args, spec).unwrap_or_default())
             }
             None => client.inbox(),

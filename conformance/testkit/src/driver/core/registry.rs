@@ -1,7 +1,7 @@
 //! Agents and subscriptions.
 
 use acb_sdk::{
-    Agent, AgentCapability, AgentSpec, AgentStatus, DeadLetterPolicy, StartAt, SubscriptionInfo, SubscriptionSpec,
+    Agent, AgentCapability, AgentStatus, DeadLetterPolicy, StartAt, SubscriptionInfo, SubscriptionSpec,
     Timestamp,
 };
 use serde_json::{Value, json};
