@@ -9,7 +9,8 @@
 #   log          the segment log, on the test disk and on the real one
 #   simulation   engine and log together, one test a seed: ACB_SIM_SEEDS (2000) or ACB_SIM_SECONDS (60), what comes first
 #   faults       faults planted in engine and log, each of which the simulation must find
-#   crash        kill -9 of the real server under load; ACB_CRASH_ROUNDS rounds (30)
+#   crash        kill -9 of the real server under load; ACB_CRASH_ROUNDS rounds (30). Owed: there is no such test yet, so it
+#                is not among "all"
 #   doc          examples in the documentation of the crates
 #   foreign      a Python gRPC client that shares no code with us
 #   contract     buf lint of the wire contract                                (a check: passes or fails, has no tests)
@@ -128,7 +129,7 @@ suite_tidy() { suite tidy check cargo xtask tidy; }
 
 wanted=("$@")
 [ ${#wanted[@]} -gt 0 ] \
-    || wanted=(contract tidy generated unit integration doc conformance foreign crash log faults simulation)
+    || wanted=(contract tidy generated unit integration doc conformance foreign log faults simulation)
 for name in "${wanted[@]}"; do
     declare -F "suite_$name" >/dev/null || fail "unknown suite '$name'"
 done

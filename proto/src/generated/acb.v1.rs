@@ -3948,8 +3948,9 @@ pub struct PublishStreamRequest {
     /// Replaces the stream's token.
     #[prost(message, optional, tag = "2")]
     pub reauth: ::core::option::Option<Reauth>,
-    /// Number of the frame's first message in this producer session, from 1, without gaps. A number that was stored
-    /// already is not stored again: its ack carries the first position and `duplicate`.
+    /// Number of the frame's first message in this producer session, from 1, rising by one a message. What was acknowledged
+    /// need not be sent again after a reconnect, so a stream may skip numbers. A number that was stored already is not
+    /// stored again: its ack carries the first position and `duplicate`.
     #[prost(uint64, tag = "3")]
     pub counter: u64,
     /// Level for all messages of the frame.

@@ -316,6 +316,8 @@ impl World {
                 ticket.run();
                 node.core.sync_end(ticket, now, &mut after);
             } else {
+                let mut before = std::mem::take(&mut node.queue);
+                node.core.drain(&mut before, now, &mut after);
                 let mut ops = std::mem::take(&mut node.sync_queue);
                 let outboxes: Vec<Arc<PublishOutbox>> = ops
                     .iter()

@@ -375,9 +375,9 @@ impl Delivery {
                 own.push((dead_letters::twin(def), 1));
             } else if *of == class {
                 let start = match start {
-                    // Its first position was journaled before the creation was answered; without it there is nothing
-                    // that it was promised.
-                    StartAt::New => end,
+                    // Where it began was journaled before its making was answered, and this only bounds that from below.
+                    // Without the record it was never answered; then hearing too much is better than missing something.
+                    StartAt::New => 1,
                     StartAt::All => first,
                     StartAt::Sequence(seq) => (*seq).max(1),
                     StartAt::Time(time) => reader.seq_at(*time)?,

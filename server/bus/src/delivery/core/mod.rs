@@ -17,7 +17,7 @@ use acb_engine::{
 use acb_ports::{LogReader, PartitionLog, SnapshotPart, StoreError, SyncTicket};
 use acb_types::{
     Durability, ErrorCode, Now, SubscriptionId,
-    batch::{Batch, Facts, Outcome, Parts, ReadBlock},
+    batch::{Batch, Facts, Outcome, Parts, ReadBlock, ReadRequest},
     frame::{Runs, flag},
     position::{ClassId, Epoch, MessageId, Seq},
 };
@@ -30,6 +30,7 @@ use self::{
     admission::{Admission, admit},
     effects::{EarlyFx, Fx},
 };
+use super::everything;
 use super::outbox::{Acked, ConsumeOutbox, PublishOutbox, Rejected, Wakers};
 
 /// An operation on a partition.
@@ -158,6 +159,8 @@ pub struct PartitionCore {
     /// Somebody waits for a sync: a synced append or a confirmed ack.
     wants_sync: bool,
     counts: CoreCounts,
+    /// First seq of the present epoch.
+    opened_at: Seq,
     planted_ack_before_write: bool,
 }
 
@@ -170,6 +173,7 @@ macro_rules! fx {
 impl PartitionCore {
     /// Puts a recovered engine and its log together.
     pub fn new(engine: Engine, log: Box<dyn PartitionLog>, class: ClassId) -> Self {
+        let opened_at = log.next_seq();
         Self {
             engine,
             log,
@@ -181,6 +185,7 @@ impl PartitionCore {
             marks_syncing: SmallVec::new(),
             wants_sync: false,
             counts: CoreCounts::default(),
+            opened_at,
             planted_ack_before_write: false,
         }
     }
@@ -302,7 +307,7 @@ impl PartitionCore {
                         counter,
                         count: part.count,
                         class: self.class,
-                        epoch,
+                        epoch: first_seq.map_or(epoch, |seq| self.epoch_of(seq)),
                         first_seq: first_seq.unwrap_or(0),
                         level,
                         duplicate: true,
@@ -317,6 +322,17 @@ impl PartitionCore {
         if !self.duplicates.is_empty() {
             self.answer_duplicates(after);
         }
+    }
+
+    /// The epoch in which a message was stored: part of its id. Only repeats from before the last start cost a read.
+    fn epoch_of(&self, seq: Seq) -> Epoch {
+        if seq >= self.opened_at {
+            return self.log.epoch();
+        }
+        let request =
+            ReadRequest { from_seq: seq, end_seq: seq + 1, filters: everything(), messages_max: 1, bytes_max: 1 };
+        let run = self.log.reader().read(&request).ok().and_then(|block| block.runs.into_iter().next());
+        run.map_or_else(|| self.log.epoch(), |run| run.facts.epoch)
     }
 
     fn refuse(&mut self, outbox: &PublishOutbox, counter: u64, count: u32, code: ErrorCode, after: &mut After) {
