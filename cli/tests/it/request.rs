@@ -101,7 +101,7 @@ async fn a_command_that_fails_gives_the_request_back_with_its_last_words() {
 async fn ctrl_c_while_a_command_runs_gives_its_request_back() {
     let bus = Bus::dev().await;
     bus.ok("subscriptions create work --filter t").await;
-    let mut slow = responder(&bus, "reply --group work -- sleep 600").await;
+    let slow = responder(&bus, "reply --group work -- sleep 600").await;
     bus.ok("publish t x").await;
     wait_until("the request to be handled", PATIENCE, || async {
         let one = bus.json("subscriptions get work").await;

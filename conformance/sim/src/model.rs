@@ -213,7 +213,7 @@ impl Model {
         if attempt > self.max_attempts {
             return broken("SIM-10", format!("message {id} is at attempt {attempt} of {}", self.max_attempts));
         }
-        let (least, most) = (1 + fate.failures, 1 + fate.failures_max + fate.losses.div_ceil(3));
+        let (least, most) = (1 + fate.failures, 1 + fate.failures_max + fate.losses / 3);
         if fate.delivered && (attempt < least || attempt > most) {
             return broken(
                 "SIM-10",

@@ -72,7 +72,7 @@ fn registration(n: u64) -> Registration {
     let mut spec = AgentSpec::new(format!("worker-{n}").parse().unwrap());
     spec.agent_type = "worker".into();
     spec.name = format!("Worker {n}");
-    let capability = if n % 100 == 0 { "rare.skill" } else { "files.hash" };
+    let capability = if n.is_multiple_of(100) { "rare.skill" } else { "files.hash" };
     spec.capabilities = vec![AgentCapability::named(capability.parse().unwrap())];
     spec.metadata = [("gpu".to_owned(), "no".to_owned())].into();
     Registration::new(spec, "key:1".parse().unwrap(), Timestamp(1))

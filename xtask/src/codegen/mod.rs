@@ -1,6 +1,6 @@
 //! Writes generated files, and tells whether those that are committed are fresh.
 //!
-//! Every generator returns files as paths and bytes and touches nothing; only [`write`] does. So writing and checking
+//! Every generator returns files as paths and bytes and touches nothing; only `write` does. So writing and checking
 //! cannot differ.
 
 mod errors;

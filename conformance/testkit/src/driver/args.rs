@@ -201,7 +201,7 @@ mod tests {
         assert_eq!(a.need("t").unwrap(), "x");
         assert_eq!(a.number_or("n", 9).unwrap(), 3);
         assert_eq!(a.number_or("absent", 9).unwrap(), 9);
-        assert_eq!(a.span("s").unwrap(), Some(Duration::from_secs(60)));
+        assert_eq!(a.span("s").unwrap(), Some(Duration::from_mins(1)));
         assert_eq!(a.texts("l").unwrap(), ["a", "2"]);
         assert_eq!(a.pairs("m").unwrap()[0], ("a".to_owned(), "1".to_owned()));
         assert_eq!(a.need("c").unwrap(), "xxx");

@@ -1,7 +1,7 @@
 //! Whether a result is what a step expects.
 //!
 //! Expected maps are part of what must be there; lists are exact in length and order; all else is equal or not. A map
-//! with one key that starts with `$` is a condition: see [`condition`].
+//! with one key that starts with `$` is a condition: see `condition`.
 
 use serde_json::Value;
 

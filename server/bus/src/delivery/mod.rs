@@ -1,7 +1,7 @@
 //! Delivery: the one room that drives engines and logs. Batches in, batches out; no HTTP, no SQL.
 //!
 //! A tenant has one partition per class. Each is a [`partition::Partition`]: an engine and a log behind one lock, driven
-//! by the hot runtimes ([`tick`]), the committer threads and the ticker ([`committer`]). Streams put operations in and
+//! by the hot runtimes ([`tick`]), the committer threads and the ticker (`committer`). Streams put operations in and
 //! read their own [`outbox`]. What is rare (making a subscription, asking for a status, dead letters) goes through
 //! [`Delivery`] itself.
 

@@ -1,6 +1,6 @@
 //! The runtimes that serve connections: current-thread ones, each on its own thread.
 //!
-//! A hot runtime also runs delivery's round ([`tick`](crate::delivery::tick)): partitions are drained after all
+//! A hot runtime also runs delivery's round (`tick`): partitions are drained after all
 //! connections that were ready have been read. Events are looked at every 61 polls, tokio's own number: measured, nothing
 //! is won by another.
 

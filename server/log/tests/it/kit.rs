@@ -111,6 +111,7 @@ pub fn one(topic: &str, payload: &str) -> Batch {
 }
 
 pub trait BatchExt {
+    #[expect(clippy::wrong_self_convention, reason = "reads as the sentence that it is")]
     fn from_producer(self, producer: u64, epoch: u32, counter: u64) -> Batch;
     /// Keys by index; the digest of the body is the payload's length times ten plus `salt`.
     fn keyed(self, keys: &[(u32, u128, u64)]) -> Batch;

@@ -512,12 +512,11 @@ impl Model {
         let now = self.world.now;
         let probe = self.log().stage_state("probe".into(), SnapshotPart::None);
         let _ = now;
-        match probe {
-            Ok(()) => self.states.push(State { bytes: "probe".into(), part: SnapshotPart::None, level: Level::Staged }),
-            Err(_) => {
-                self.fall(true);
-                self.open();
-            }
+        if let Ok(()) = probe {
+            self.states.push(State { bytes: "probe".into(), part: SnapshotPart::None, level: Level::Staged });
+        } else {
+            self.fall(true);
+            self.open();
         }
     }
 
@@ -542,9 +541,9 @@ impl Model {
         self.world.disk.heal();
         let kept = if kill { Level::Written } else { Level::Synced };
         if kill {
-            self.world.kill()
+            self.world.kill();
         } else {
-            self.world.power_cut()
+            self.world.power_cut();
         }
         // Only what survives the fall must be there; the rest may be.
         for m in self.messages.values_mut() {
@@ -599,18 +598,12 @@ impl Model {
             }
         }
         for (seq, m) in &self.messages {
-            match found.get(seq) {
-                Some((topic, payload)) => {
-                    assert!(topic == m.topic && *payload == m.payload, "seq {seq} holds another message");
-                    assert_eq!(lost, None, "seq {seq} is there, though one before it was lost");
-                }
-                None => {
-                    assert!(
-                        m.level < Level::Synced,
-                        "LOG-3: seq {seq} was acknowledged and is gone (first is {first})"
-                    );
-                    lost = Some(*seq);
-                }
+            if let Some((topic, payload)) = found.get(seq) {
+                assert!(topic == m.topic && *payload == m.payload, "seq {seq} holds another message");
+                assert_eq!(lost, None, "seq {seq} is there, though one before it was lost");
+            } else {
+                assert!(m.level < Level::Synced, "LOG-3: seq {seq} was acknowledged and is gone (first is {first})");
+                lost = Some(*seq);
             }
         }
         for seq in found.keys() {
