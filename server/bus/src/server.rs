@@ -182,6 +182,7 @@ impl ServerBuilder {
             config: DeliveryConfig {
                 committer_threads: config.delivery.committer_threads,
                 retain_every: config.delivery.retain_every,
+                survey_every: config.delivery.survey_every,
             },
         })
         .await?;

@@ -41,7 +41,7 @@ impl Attempt {
 }
 
 impl Core {
-    /// Gives consecutive messages of one attempt to a session, or to whoever has most room. Answers how many went.
+    /// Gives consecutive messages of one attempt to a session, or to whoever has fewest in hand. Answers how many went.
     #[expect(clippy::too_many_arguments, reason = "the hot path; a struct for it would be built and taken apart")]
     pub(crate) fn give(
         &mut self,
@@ -85,6 +85,7 @@ impl Core {
             session.regain(from..from + u64::from(n));
             let delivery = session.delivered + 1;
             session.delivered += u64::from(n);
+            session.turn = self.totals.delivered + u64::from(given + n);
             lease_end = now.mono_after(ack_wait);
             work.leases.grant(Grant {
                 session: index,

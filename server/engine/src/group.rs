@@ -1,26 +1,20 @@
 //! Which of a subscription's sessions gets what comes next.
 //!
-//! Sessions share a subscription by credit: the one with most room takes the next run, so that a slow consumer is given
-//! less without anybody measuring it. What one session gets, it gets in order.
+//! Of the sessions that have room, the one with fewest messages in hand takes the next run, so that a slow consumer is
+//! given less without anybody measuring it; among equals the one that was served least recently, so that a group at
+//! rest takes turns. What one session gets, it gets in order.
 //!
 //! Seam: other policies (exclusive with a standby, overflow, anycast to the least loaded agent that has a capability)
 //! are other ways to choose here; a fencing generation for an exclusive holder belongs into [`Session`].
 
 use crate::session::{Session, Sessions};
 
-/// The session with most room, if any has room and passes.
+/// The session with fewest messages in hand, if any has room and passes.
 pub(crate) fn pick(members: &[u32], sessions: &Sessions, pass: impl Fn(&Session) -> bool) -> Option<u32> {
+    let fits = |s: &&Session| s.connected && s.window.room() > 0 && pass(s);
     if let [only] = members {
-        let fits = sessions.at(*only).is_some_and(|s| s.connected && s.window.room() > 0 && pass(s));
-        return fits.then_some(*only);
+        return sessions.at(*only).filter(fits).map(|_| *only);
     }
-    let mut best = None;
-    for &index in members {
-        let Some(session) = sessions.at(index) else { continue };
-        let room = session.window.room();
-        if session.connected && room > 0 && best.is_none_or(|(_, most)| room > most) && pass(session) {
-            best = Some((index, room));
-        }
-    }
-    best.map(|(index, _)| index)
+    let open = members.iter().filter_map(|index| Some((*index, sessions.at(*index).filter(fits)?)));
+    open.min_by_key(|(_, session)| (session.window.messages, session.turn)).map(|(index, _)| index)
 }

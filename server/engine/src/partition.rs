@@ -63,6 +63,10 @@ pub(crate) struct Core {
     pub(crate) totals: Totals,
     /// Slot that the survey looks at next.
     pub(crate) surveyor: u32,
+    /// Messages that the survey's next read asks for.
+    pub(crate) survey_messages: u32,
+    /// The survey's last read let go of all it brought: the next one is for the same slot.
+    pub(crate) survey_goes_on: bool,
     /// Slots with a piece in hand, while a batch is spread.
     spread: Vec<u32>,
 }
@@ -88,6 +92,8 @@ impl Engine {
                 ended: SmallVec::new(),
                 totals: Totals::default(),
                 surveyor: 0,
+                survey_messages: 1,
+                survey_goes_on: false,
                 spread: Vec::new(),
             },
         }

@@ -32,6 +32,8 @@ pub(crate) struct Session {
     pub(crate) window: Window,
     /// Number of the last message delivered.
     pub(crate) delivered: u64,
+    /// Rises with every delivery of the partition: whoever has the lowest was served least recently.
+    pub(crate) turn: u64,
     /// `false` during the grace after a lost connection.
     pub(crate) connected: bool,
     /// Whether it was kicked and has not been told yet that there is nothing to read.
@@ -120,6 +122,7 @@ impl Sessions {
             incarnation: def.incarnation,
             window: Window { credit: def.credit, ..Window::default() },
             delivered: 0,
+            turn: 0,
             connected: true,
             kicked: false,
             lost: RangeSet::default(),

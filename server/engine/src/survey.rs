@@ -18,6 +18,10 @@ use crate::{
     subscription::{Standing, merge_gap},
 };
 
+/// Most subscriptions have nothing to let go of: one message says so. For the others, each read asks for so many times
+/// more than the one before.
+const SURVEY_GROWTH: u32 = 8;
+
 /// What to read for a subscription that nobody reads. Goes back by [`Engine::surveyed`], or is dropped when the read
 /// failed.
 #[derive(Debug)]
@@ -36,6 +40,11 @@ impl Engine {
         while (core.surveyor as usize) < core.subs.capacity() {
             let slot = core.surveyor;
             core.surveyor += 1;
+            core.survey_messages = if std::mem::take(&mut core.survey_goes_on) {
+                core.survey_messages.saturating_mul(SURVEY_GROWTH).min(limits::FRAME_MESSAGES_MAX)
+            } else {
+                1
+            };
             if !core.is_left_alone(slot) {
                 continue;
             }
@@ -48,7 +57,7 @@ impl Engine {
                 from_seq,
                 end_seq: end,
                 filters: std::sync::Arc::clone(&sub.def.filters),
-                messages_max: limits::FRAME_MESSAGES_MAX,
+                messages_max: core.survey_messages,
                 bytes_max: core.config.read_bytes,
             };
             return Some(Survey { subscription: sub.def.id, request });
@@ -80,6 +89,7 @@ impl Engine {
             // There may be more to let go of.
             if wanted.is_none() && after < end {
                 core.surveyor = slot;
+                core.survey_goes_on = true;
             }
         }
     }

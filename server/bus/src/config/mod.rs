@@ -163,6 +163,8 @@ settings! {
         committer_threads: usize = "2";
         /// How often retention is looked at.
         retain_every: Duration = "10s";
+        /// How often what absent consumers will never be given is looked for, so that it holds no log; also at the start.
+        survey_every: Duration = "1h";
     }
     /// How much the logs of each tenant keep.
     retention: Retention {

@@ -76,6 +76,7 @@ pub(super) fn check(config: &Config, values: &Values, problems: &mut Vec<Problem
         ("edge.keep_alive_interval", config.edge.keep_alive_interval),
         ("edge.keep_alive_timeout", config.edge.keep_alive_timeout),
         ("delivery.retain_every", config.delivery.retain_every),
+        ("delivery.survey_every", config.delivery.survey_every),
         ("retention.topics_age", config.retention.topics_age),
     ];
     for (path, value) in waits {

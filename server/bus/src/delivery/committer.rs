@@ -1,4 +1,4 @@
-//! The threads that flush logs, and the one that beats time.
+//! The threads that flush logs.
 //!
 //! Partitions wait in one queue and are served in turn, each by one thread at a time, so one busy tenant gets one turn
 //! per round like everybody else, and logs are flushed side by side.
@@ -10,20 +10,11 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     thread::JoinHandle,
-    time::{Duration, Instant},
 };
 
-use acb_ports::Clock;
-use acb_types::limits;
-use parking_lot::{Condvar, Mutex, RwLock};
+use parking_lot::{Condvar, Mutex};
 
 use super::partition::Partition;
-
-/// How often timers are looked at.
-const BEAT: Duration = Duration::from_millis(5);
-
-/// What is only written is flushed after at most this long: half the promise of 20 ms, as the flush itself takes time.
-const FLUSH_EVERY: Duration = Duration::from_millis(limits::WRITTEN_FLUSH.as_millis() as u64 / 2);
 
 /// The queue in front of the committer threads.
 #[derive(Debug, Default)]
@@ -82,41 +73,4 @@ impl Committer {
             }
         }
     }
-}
-
-/// All open partitions, for the ticker and for metrics.
-pub(super) type Partitions = RwLock<Vec<Arc<Partition>>>;
-
-/// Beats for timers, the 20 ms flush and retention, until `stop` is set.
-///
-/// # Errors
-/// When the system gives no thread.
-pub(super) fn start_ticker(
-    partitions: Arc<Partitions>,
-    clock: Arc<dyn Clock>,
-    stop: Arc<AtomicBool>,
-    retain_every: Duration,
-) -> std::io::Result<JoinHandle<()>> {
-    std::thread::Builder::new().name("ticker".into()).spawn(move || {
-        let (mut flushed, mut retained) = (Instant::now(), Instant::now());
-        while !stop.load(Ordering::Acquire) {
-            std::thread::park_timeout(BEAT);
-            let flush = flushed.elapsed() >= FLUSH_EVERY;
-            if flush {
-                flushed = Instant::now();
-            }
-            let retain = retained.elapsed() >= retain_every;
-            if retain {
-                retained = Instant::now();
-            }
-            let now = clock.now();
-            let open: Vec<Arc<Partition>> = partitions.read().clone();
-            for partition in open {
-                partition.beat(now, flush);
-                if retain && let Err(error) = partition.retain() {
-                    tracing::warn!(partition = %partition.id(), "retention: {error}");
-                }
-            }
-        }
-    })
 }

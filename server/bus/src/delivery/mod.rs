@@ -12,7 +12,9 @@ mod deaths;
 mod keys;
 pub mod outbox;
 mod partition;
+mod surveyor;
 pub mod tick;
+mod ticker;
 
 use std::{
     future::poll_fn,
@@ -39,10 +41,11 @@ use bytes::BytesMut;
 use parking_lot::{Mutex, RwLock};
 
 use self::{
-    committer::{Committer, Partitions},
+    committer::Committer,
     core::{Op, PartitionCore},
     deaths::Deaths,
     outbox::PublishOutbox,
+    ticker::{Partitions, Ticker},
 };
 pub use self::{
     dead_letters::DeadLetter,
@@ -64,11 +67,13 @@ pub struct DeliveryConfig {
     pub committer_threads: usize,
     /// How often retention is looked at. Default 10 s.
     pub retain_every: Duration,
+    /// How often what absent consumers will never be given is looked for; also once at the start. Default 1 h.
+    pub survey_every: Duration,
 }
 
 impl Default for DeliveryConfig {
     fn default() -> Self {
-        Self { committer_threads: 2, retain_every: Duration::from_secs(10) }
+        Self { committer_threads: 2, retain_every: Duration::from_secs(10), survey_every: Duration::from_hours(1) }
     }
 }
 
@@ -244,7 +249,9 @@ pub struct Delivery {
     partitions: Arc<Partitions>,
     committer: Arc<Committer>,
     deaths: Arc<Deaths>,
-    ticker: Mutex<Option<JoinHandle<()>>>,
+    ticker: Arc<Ticker>,
+    ticking: Mutex<Option<JoinHandle<()>>>,
+    surveyor: Mutex<Option<JoinHandle<()>>>,
     stopping: Arc<AtomicBool>,
 }
 
@@ -260,20 +267,18 @@ impl Delivery {
         let committer = Committer::start(deps.config.committer_threads).map_err(thread)?;
         let partitions = Arc::new(Partitions::default());
         let stopping = Arc::new(AtomicBool::new(false));
-        let ticker = committer::start_ticker(
-            Arc::clone(&partitions),
-            Arc::clone(&deps.clock),
-            Arc::clone(&stopping),
-            deps.config.retain_every,
-        )
-        .map_err(thread)?;
+        let ticker = Arc::new(Ticker::default());
+        let ticking =
+            ticker.start(Arc::clone(&partitions), Arc::clone(&deps.clock), deps.config.retain_every).map_err(thread)?;
         let delivery = Arc::new(Self {
             tenants: RwLock::default(),
             opening: tokio::sync::Mutex::default(),
             partitions,
             committer,
             deaths: Deaths::new(),
-            ticker: Mutex::new(Some(ticker)),
+            ticker,
+            ticking: Mutex::new(Some(ticking)),
+            surveyor: Mutex::default(),
             stopping,
             deps,
         });
@@ -288,9 +293,13 @@ impl Delivery {
             }
             match page.last() {
                 Some(row) if page.len() == acb_types::limits::PAGE_SIZE_MAX as usize => after = Some(row.id.clone()),
-                _ => return Ok(delivery),
+                _ => break,
             }
         }
+        let (open, stop) = (Arc::clone(&delivery.partitions), Arc::clone(&delivery.stopping));
+        let surveyor = surveyor::start(open, stop, delivery.deps.config.survey_every).map_err(thread)?;
+        *delivery.surveyor.lock() = Some(surveyor);
+        Ok(delivery)
     }
 
     /// An open tenant.
@@ -392,14 +401,18 @@ impl Delivery {
             .map_err(|e| AppError::of(ErrorCode::DataDamaged).private(format!("{id}: delivery state")).caused_by(e))?;
         let core = PartitionCore::new(engine, opened.log, class);
         let metrics = self.deps.metrics.partition(&id);
-        Ok(Arc::new(Partition::new(
+        let partition = Arc::new(Partition::new(
             id,
             core,
             Arc::clone(&self.deps.clock),
             Arc::clone(&self.committer),
+            Arc::clone(&self.ticker),
             Arc::clone(&self.deaths),
             metrics,
-        )))
+        ));
+        // The ticker hears of what recovery left to do.
+        partition.with(|_, _, _| ());
+        Ok(partition)
     }
 
     /// Stores one message and waits for its level.
@@ -492,10 +505,13 @@ impl Delivery {
     /// Flushes and closes every log and ends the threads. Blocks; call it from a blocking thread once streams are done.
     pub fn close(&self) {
         self.stopping.store(true, Ordering::Release);
-        if let Some(ticker) = self.ticker.lock().take()
-            && ticker.join().is_err()
-        {
-            tracing::error!("the ticker panicked");
+        self.ticker.stop();
+        for (name, slot) in [("ticker", &self.ticking), ("surveyor", &self.surveyor)] {
+            let Some(thread) = slot.lock().take() else { continue };
+            thread.thread().unpark();
+            if thread.join().is_err() {
+                tracing::error!("the {name} panicked");
+            }
         }
         self.committer.stop();
         for partition in std::mem::take(&mut *self.partitions.write()) {

@@ -28,6 +28,7 @@ use super::{
     deaths::Deaths,
     outbox::{ConsumeOutbox, PublishOutbox},
     tick,
+    ticker::{NO_TIMER, Ticker},
 };
 use crate::telemetry::PartitionMetrics;
 
@@ -37,9 +38,15 @@ const GATHER_FROM: usize = 4;
 const GATHER_SHARE: usize = 80;
 /// And no longer than this.
 const GATHER_MAX: Duration = Duration::from_micros(100);
-/// No timer is set.
-const NO_TIMER: u64 = u64::MAX;
 
+/// What a partition has for the ticker.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Wants {
+    /// When its next timer is due, on the monotonic clock.
+    pub(super) due: u64,
+    /// Something is written or settled and not flushed.
+    pub(super) flush: bool,
+}
 /// One partition, shared.
 #[derive(Debug)]
 pub struct Partition {
@@ -57,11 +64,14 @@ pub struct Partition {
     last_commit: AtomicUsize,
     /// When the engine's next timer is due, on the monotonic clock.
     next_timer: AtomicU64,
+    /// Among those that the ticker looks at.
+    attended: AtomicBool,
     /// Those who wait for the end of the next sync.
     flush_waiters: Mutex<Vec<oneshot::Sender<()>>>,
     reader: Arc<dyn LogReader>,
     clock: Arc<dyn Clock>,
     committer: Arc<Committer>,
+    ticker: Arc<Ticker>,
     deaths: Arc<Deaths>,
     metrics: PartitionMetrics,
 }
@@ -72,6 +82,7 @@ impl Partition {
         core: PartitionCore,
         clock: Arc<dyn Clock>,
         committer: Arc<Committer>,
+        ticker: Arc<Ticker>,
         deaths: Arc<Deaths>,
         metrics: PartitionMetrics,
     ) -> Self {
@@ -85,11 +96,13 @@ impl Partition {
             scheduled: AtomicBool::new(false),
             dirty: AtomicBool::new(false),
             last_commit: AtomicUsize::new(0),
-            next_timer: AtomicU64::new(0),
+            next_timer: AtomicU64::new(NO_TIMER),
+            attended: AtomicBool::new(false),
             flush_waiters: Mutex::default(),
             reader,
             clock,
             committer,
+            ticker,
             deaths,
             metrics,
         }
@@ -184,13 +197,40 @@ impl Partition {
     }
 
     /// Keeps what others want to know without the lock.
-    fn note(&self, core: &mut MutexGuard<'_, PartitionCore>) {
-        let due = core.engine().next_timer().unwrap_or(NO_TIMER);
-        self.next_timer.store(due, Ordering::Release);
+    fn note(self: &Arc<Self>, core: &mut MutexGuard<'_, PartitionCore>) {
         self.count(core.take_counts());
-        if core.is_dirty() {
-            self.dirty.store(true, Ordering::Release);
+        let dirtied = core.is_dirty() && !self.dirty.swap(true, Ordering::AcqRel);
+        self.call_ticker(core, dirtied);
+    }
+
+    /// Keeps when the next timer is due, and calls the ticker when that, or a flush, is news to it.
+    fn call_ticker(self: &Arc<Self>, core: &mut MutexGuard<'_, PartitionCore>, dirtied: bool) {
+        let due = core.engine().next_timer().unwrap_or(NO_TIMER);
+        let sooner = due < self.next_timer.swap(due, Ordering::AcqRel);
+        if !(sooner || dirtied) {
+            return;
         }
+        if !self.attended.swap(true, Ordering::AcqRel) {
+            self.ticker.attend(Arc::clone(self));
+        } else if dirtied {
+            self.ticker.dirty();
+        } else {
+            self.ticker.timer(due);
+        }
+    }
+
+    /// What there is for the ticker. `None` when that is nothing: it looks again when it is told to.
+    pub(super) fn wants(&self) -> Option<Wants> {
+        let look = || {
+            let wants =
+                Wants { due: self.next_timer.load(Ordering::Acquire), flush: self.dirty.load(Ordering::Acquire) };
+            (wants.flush || wants.due != NO_TIMER).then_some(wants)
+        };
+        look().or_else(|| {
+            self.attended.store(false, Ordering::Release);
+            // Something may have come just before that; whoever sets the mark attends to it.
+            look().filter(|_| !self.attended.swap(true, Ordering::AcqRel))
+        })
     }
 
     fn count(&self, counts: CoreCounts) {
@@ -270,8 +310,7 @@ impl Partition {
                 outbox.leave_sync_queue();
             }
             let ticket = core.sync_begin(now, &mut after);
-            let due = core.engine().next_timer().unwrap_or(NO_TIMER);
-            self.next_timer.store(due, Ordering::Release);
+            self.call_ticker(&mut core, false);
             self.count(core.take_counts());
             ticket
         };
@@ -287,7 +326,7 @@ impl Partition {
         {
             let mut core = self.core.lock();
             core.sync_end(ticket, self.clock.now(), &mut after);
-            self.count(core.take_counts());
+            self.note(&mut core);
         }
         self.act(after);
         tell(waiters);
@@ -309,7 +348,7 @@ impl Partition {
         }
     }
 
-    /// Runs timers that are due and flushes what was only written. Called by the ticker every few milliseconds.
+    /// Runs timers that are due and flushes what was only written. Called by the ticker.
     pub(super) fn beat(self: &Arc<Self>, now: Now, flush: bool) {
         if self.next_timer.load(Ordering::Acquire) <= now.mono_ms {
             self.with(super::core::PartitionCore::advance);

@@ -3,7 +3,7 @@
 use acb_proto::v1;
 use acb_types::{ErrorCode, limits};
 
-use crate::support::{Client, Failure, Server, Setup, message, refused, spec, told};
+use crate::support::{Client, Failure, Server, Setup, message, refused, spec, told, wait_until};
 
 fn subscription(name: &str, filters: &[&str]) -> v1::SubscriptionSpec {
     v1::SubscriptionSpec {
@@ -162,4 +162,21 @@ async fn anothers_inbox_answers_like_an_absent_one() {
     assert_eq!(foreign.error.message.replace(".one", ".absent"), absent.error.message);
     assert_eq!(foreign.code(), absent.code());
     get(&server.admin().await, "$inbox.one").await.unwrap();
+}
+
+#[tokio::test]
+async fn what_expired_while_no_consumer_was_there_holds_no_log() {
+    let server = Setup::dev().set("delivery.survey_every", "10ms").start().await;
+    let bus = server.dev("default", "planner");
+    create(&bus, subscription("plans", &["plans.>"])).await.unwrap();
+    let short_lived = |payload| v1::Message { expires_at_ms: server.clock_ms() + 1000, ..message("plans.a", payload) };
+    for payload in ["one", "two", "three"] {
+        bus.send(short_lived(payload)).await.unwrap();
+    }
+    bus.send(message("plans.a", "stays")).await.unwrap();
+    server.advance(std::time::Duration::from_secs(2));
+    let look = || async { get(&bus, "plans").await.unwrap().floor_seq };
+    wait_until("the floor", look, |floor| *floor == 4).await;
+    let now = get(&bus, "plans").await.unwrap();
+    assert_eq!((now.cursor_seq, now.next_seq), (4, 5), "what has not expired still waits");
 }

@@ -83,14 +83,14 @@ fn messages_that_come_while_one_catches_up_are_neither_lost_nor_doubled() {
 }
 
 #[test]
-fn a_group_shares_by_credit() {
+fn a_group_gives_to_whoever_has_fewest_in_hand_as_far_as_credit_goes() {
     let mut bed = Bed::new();
     bed.subscribe(sub(1, &["a"]));
     let big = bed.connect(1, session(1, 100));
     let small = bed.connect(1, session(2, 10));
     bed.publish_to("a", 95);
     bed.publish_to("a", 12);
-    // 100 - 95 is less room than 10, then the one with more room again, and three stay unread.
+    // 95 in hand are more than none; then only one has room; and three stay unread.
     assert_eq!(
         bed.delivered(),
         [(big, (1..=95).collect(), 1), (small, (96..=105).collect(), 1), (big, (106..=107).collect(), 1)]
