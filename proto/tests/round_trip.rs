@@ -87,6 +87,7 @@ proptest! {
         let up = v1::PublishStreamRequest {
             open: None,
             reauth: None,
+            ack_linger_ms: 7,
             counter,
             durability,
             messages: messages.iter().map(to_proto).collect(),

@@ -113,6 +113,8 @@ pub const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(10);
 pub const PLAIN_ACK_FLUSH: Duration = Duration::from_millis(20);
 /// Longest time until a message that is `written` is on disk.
 pub const WRITTEN_FLUSH: Duration = Duration::from_millis(20);
+/// Longest time that acknowledgements of patient publishes wait for company.
+pub const PUBLISH_ACK_LINGER: Duration = Duration::from_millis(20);
 /// How long a message waits in an inbox.
 pub const INBOX_TTL: Duration = Duration::from_hours(7 * 24);
 /// How long a dead letter is kept.
@@ -341,6 +343,11 @@ pub const TABLE: &[Limit] = &[
     ),
     time("plain_ack_flush", fixed_time(PLAIN_ACK_FLUSH), "Longest time until a plain ack is on disk."),
     time("written_flush", fixed_time(WRITTEN_FLUSH), "Longest time until a message at level `written` is on disk."),
+    time(
+        "publish_ack_linger",
+        fixed_time(PUBLISH_ACK_LINGER),
+        "Longest time that acknowledgements of publishes with `ack_linger_ms` wait for company.",
+    ),
     time("inbox_ttl", [INBOX_TTL, MINUTE, Duration::from_hours(365 * 24)], "How long a message waits in an inbox."),
     time(
         "dead_letter_ttl",

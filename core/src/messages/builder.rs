@@ -167,7 +167,7 @@ impl PublishBuilder {
     pub async fn send(self) -> Result<Receipt> {
         let operation = self.operation;
         let (core, envelope, durability) = self.finish()?;
-        queue(&core, operation, &envelope, durability).await
+        queue(&core, operation, &envelope, durability, false).await
     }
 
     /// Queues the message and waits until it is stored.
@@ -277,15 +277,16 @@ pub(super) fn wire_level(level: Option<Durability>) -> u8 {
     level.map_or(0, |l| l as u8)
 }
 
-/// Queues a checked message.
+/// Queues a checked message. `patient` says that its receipt matters only when it is a refusal.
 pub(super) async fn queue(
     core: &Core,
     operation: &'static str,
     m: &Envelope,
     durability: Option<Durability>,
+    patient: bool,
 ) -> Result<Receipt> {
     let (class, level, size) = (class_of(&m.topic), wire_level(durability), size_of(m));
-    queue_with(core, operation, class, level, size, |out| {
+    queue_with(core, operation, class, level, patient, size, |out| {
         frame::encode(out, m);
     })
     .await
@@ -298,10 +299,11 @@ pub(super) async fn queue_with(
     operation: &'static str,
     class: ClassId,
     level: u8,
+    patient: bool,
     size: usize,
     encode: impl Fn(&mut BytesMut),
 ) -> Result<Receipt> {
-    match core.producer().push(class, level, size, &encode) {
+    match core.producer().push(class, level, patient, size, &encode) {
         Ok(receipt) => Ok(receipt),
         Err(Refused::Closed(error)) => Err(error.with_operation(operation)),
         Err(Refused::Full) => {
@@ -309,7 +311,7 @@ pub(super) async fn queue_with(
             let waiting = async {
                 loop {
                     Room { core, size, ticket: None }.await;
-                    match core.producer().push(class, level, size, &encode) {
+                    match core.producer().push(class, level, patient, size, &encode) {
                         Ok(receipt) => return Ok(receipt),
                         Err(Refused::Closed(error)) => return Err(error.with_operation(operation)),
                         Err(Refused::Full) => {}

@@ -138,7 +138,7 @@ impl Publisher {
     pub async fn publish(&self, payload: impl AsRef<[u8]>) -> Result<Receipt> {
         let (payload, shape) = (payload.as_ref(), &*self.shape);
         check_payload(OPERATION, payload.len())?;
-        queue_with(&self.core, OPERATION, shape.class, shape.level, shape.size + payload.len(), |out| {
+        queue_with(&self.core, OPERATION, shape.class, shape.level, false, shape.size + payload.len(), |out| {
             frame::encode_parts(out, &shape.envelope, &shape.envelope.topic, payload);
         })
         .await
@@ -160,7 +160,7 @@ impl Publisher {
             return Err(Error::new(ErrorCode::TopicReserved, OPERATION, text).with("field", "topic"));
         }
         let size = shape.size + topic.len() + payload.len();
-        queue_with(&self.core, OPERATION, ClassId::TOPICS, shape.level, size, |out| {
+        queue_with(&self.core, OPERATION, ClassId::TOPICS, shape.level, false, size, |out| {
             frame::encode_parts(out, &shape.envelope, topic, payload);
         })
         .await
@@ -174,7 +174,7 @@ impl Publisher {
     pub fn try_publish(&self, payload: impl AsRef<[u8]>) -> Result<Receipt, TryPublishError> {
         let (payload, shape) = (payload.as_ref(), &*self.shape);
         check_payload(OPERATION, payload.len())?;
-        let pushed = self.core.producer().push(shape.class, shape.level, shape.size + payload.len(), |out| {
+        let pushed = self.core.producer().push(shape.class, shape.level, false, shape.size + payload.len(), |out| {
             frame::encode_parts(out, &shape.envelope, &shape.envelope.topic, payload);
         });
         pushed.map_err(|refused| match refused {
@@ -200,7 +200,7 @@ impl Publisher {
         let mut envelope = shape.envelope.clone();
         envelope.idempotency_key = key.into();
         let size = shape.size + key.len() + payload.len();
-        queue_with(&self.core, OPERATION, shape.class, shape.level, size, |out| {
+        queue_with(&self.core, OPERATION, shape.class, shape.level, false, size, |out| {
             frame::encode_parts(out, &envelope, &envelope.topic, payload);
         })
         .await

@@ -256,7 +256,7 @@ impl RequestBuilder {
             let (waiter, mut reply) = oneshot::channel();
             requests.waiters.lock().insert(number, waiter);
             let _waiting = Waiting { requests, number };
-            let mut receipt = queue(&core, OPERATION, &envelope, durability).await?;
+            let mut receipt = queue(&core, OPERATION, &envelope, durability, true).await?;
             let mut stored = false;
             loop {
                 // Both may be dropped at any await; the reply is looked at first, it often overtakes the receipt.

@@ -29,6 +29,10 @@ use crate::{
 const FRAME_BODY_MAX: usize = limits::FRAME_BYTES_MAX - PUBLISH_HEAD_MAX;
 /// Least that is allocated for frames at once.
 const BUFFER_MIN: usize = 4096;
+/// How long the acknowledgement of a frame may wait when nobody waits for it, in milliseconds.
+const ACK_LINGER_MS: u8 = 10;
+/// And only while at most this share of the window is in use: who needs the room must not stand still for it.
+const ACK_LINGER_SHARE: usize = 4;
 /// Ticks of [`Producer::tick`] that a message may stay unanswered.
 pub(crate) const TICKS_MAX: u32 = 4;
 
@@ -48,6 +52,8 @@ struct Frame {
     count: u32,
     body: Bytes,
     level: u8,
+    /// Whoever holds its receipts can do without them for a while.
+    patient: bool,
     cell: Arc<FrameCell>,
     /// Its first message's index in the cell.
     index: u32,
@@ -122,6 +128,7 @@ impl Frame {
             count: to - from,
             body: self.body.slice(start..start + len),
             level: self.level,
+            patient: self.patient,
             cell: Arc::clone(&self.cell),
             index: self.index + from,
             whole: self.whole && from == 0 && to == self.count,
@@ -140,6 +147,8 @@ struct Assembly {
     first: u64,
     class: ClassId,
     level: u8,
+    /// All its messages are.
+    patient: bool,
     cell: Arc<FrameCell>,
 }
 
@@ -211,6 +220,7 @@ impl Producer {
             first: 1,
             class: ClassId::TOPICS,
             level: 0,
+            patient: true,
             cell: Arc::default(),
         };
         let state = State {
@@ -244,12 +254,13 @@ impl Producer {
     }
 
     /// Encodes one message into the open frame. `size` is at least what it takes; `encode` must append one message in
-    /// canonical form.
+    /// canonical form. `patient` says that its receipt matters only when it is a refusal.
     #[inline]
     pub(crate) fn push(
         &self,
         class: ClassId,
         level: u8,
+        patient: bool,
         size: usize,
         encode: impl FnOnce(&mut BytesMut),
     ) -> Result<Receipt, Refused> {
@@ -274,6 +285,7 @@ impl Producer {
         }
         a.class = class;
         a.level = level;
+        a.patient &= patient;
         let before = a.buffer.len();
         encode(&mut a.buffer);
         st.open_bytes += a.buffer.len() - before;
@@ -360,7 +372,12 @@ impl Producer {
             st.keep_waker(cx);
             return Next::Wait;
         };
-        let out = Outgoing::publish(frame.first, frame.level, frame.body.clone());
+        // A receipt that was dropped is waited for by nobody.
+        let roomy = st.open_messages as usize * ACK_LINGER_SHARE <= self.window.messages as usize
+            && st.open_bytes * ACK_LINGER_SHARE <= self.window.bytes;
+        let unwatched = frame.patient || (frame.whole && Arc::strong_count(&frame.cell) == 1);
+        let linger_ms = if roomy && unwatched { ACK_LINGER_MS } else { 0 };
+        let out = Outgoing::publish(frame.first, frame.level, linger_ms, frame.body.clone());
         let at = match st.sent.back() {
             Some(last) if last.first > frame.first => st.sent.partition_point(|f| f.first < frame.first),
             _ => st.sent.len(),
@@ -560,6 +577,7 @@ impl State {
             first: a.first,
             count: a.count,
             level: a.level,
+            patient: std::mem::replace(&mut a.patient, true),
             cell: std::mem::take(&mut a.cell),
             index: 0,
             whole: true,

@@ -24,13 +24,17 @@ impl Outgoing {
         Self { head: SmallVec::new(), body: bytes.freeze() }
     }
 
-    /// A frame of messages.
-    pub(crate) fn publish(counter: u64, level: u8, body: Bytes) -> Self {
+    /// A frame of messages. Their acknowledgements may come `linger_ms` late.
+    pub(crate) fn publish(counter: u64, level: u8, linger_ms: u8, body: Bytes) -> Self {
         let mut head = Head(SmallVec::new());
         head.0.push(PUBLISH_COUNTER);
         head.varint(counter);
         if level != 0 {
             head.0.extend_from_slice(&[PUBLISH_DURABILITY, level]);
+        }
+        if linger_ms != 0 {
+            head.0.push(PUBLISH_ACK_LINGER);
+            head.varint(linger_ms.into());
         }
         Self { head: head.0, body }
     }
@@ -50,8 +54,9 @@ impl Head {
 
 const PUBLISH_COUNTER: u8 = 3 << 3;
 const PUBLISH_DURABILITY: u8 = 4 << 3;
+const PUBLISH_ACK_LINGER: u8 = 5 << 3;
 /// Longest head of a publish frame.
-pub(crate) const PUBLISH_HEAD_MAX: usize = 1 + 10 + 2;
+pub(crate) const PUBLISH_HEAD_MAX: usize = 1 + 10 + 2 + 3;
 
 /// Fields of a consumer's frame up that hold ranges.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -292,13 +297,13 @@ mod tests {
         let envelope =
             acb_types::Envelope { topic: "a.b".into(), payload: Bytes::from_static(b"x"), ..Default::default() };
         acb_types::frame::encode(&mut body, &envelope);
-        let frame = Outgoing::publish(300, 2, body.freeze());
+        let frame = Outgoing::publish(300, 2, 200, body.freeze());
         let bytes = [&frame.head[..], &frame.body[..]].concat();
         let read = v1::PublishStreamRequest::decode(&bytes[..]).unwrap();
-        assert_eq!((read.counter, read.durability, read.messages.len()), (300, 2, 1));
+        assert_eq!((read.counter, read.durability, read.ack_linger_ms, read.messages.len()), (300, 2, 200, 1));
         assert_eq!(read.messages[0].topic, "a.b");
         assert_eq!(read.encode_to_vec(), bytes, "canonical: the same bytes come out again");
-        assert!(Outgoing::publish(u64::MAX, 4, Bytes::new()).head.len() <= PUBLISH_HEAD_MAX);
+        assert!(Outgoing::publish(u64::MAX, 4, u8::MAX, Bytes::new()).head.len() <= PUBLISH_HEAD_MAX);
     }
 
     #[test]

@@ -3956,6 +3956,12 @@ pub struct PublishStreamRequest {
     /// Level for all messages of the frame.
     #[prost(enumeration = "Durability", tag = "4")]
     pub durability: i32,
+    /// How long the acknowledgements of this frame may wait for company, in milliseconds; 0, the default: not at all; at
+    /// most 20, and more counts as 20. For publishers that do not wait for them, such as of a request, whose reply says the
+    /// same and more: an acknowledgement in a packet of its own costs both sides a wake-up. Refusals never wait, and
+    /// neither does anything while a frame without patience is unanswered.
+    #[prost(uint32, tag = "5")]
+    pub ack_linger_ms: u32,
     /// The messages.
     #[prost(message, repeated, tag = "15")]
     pub messages: ::prost::alloc::vec::Vec<Message>,

@@ -111,6 +111,52 @@ async fn what_is_published_reaches_the_inbox_and_its_ack_counts() {
     assert_eq!((row.floor_seq, row.consumers), (2, 1));
 }
 
+fn patient(counter: u64, topic: &str) -> v1::PublishStreamRequest {
+    v1::PublishStreamRequest { ack_linger_ms: u32::MAX, ..batch(counter, topic) }
+}
+
+/// Waits until a number was acknowledged; how many messages the last frame acknowledged.
+async fn acked(up: &mut Publish, counter: u64) -> u32 {
+    loop {
+        let acks = up.next().await.unwrap().acks;
+        if acks.iter().any(|ack| (ack.counter..ack.counter + u64::from(ack.count)).contains(&counter)) {
+            return acks.iter().map(|ack| ack.count).sum();
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_patient_acknowledgement_waits_for_an_impatient_one_but_not_for_long() {
+    let server = Setup::dev().start().await;
+    let bus = server.dev("default", "a");
+    let mut up = publish(&bus).await.unwrap();
+    up.up.send(patient(1, "t")).await.unwrap();
+    assert_eq!(acked(&mut up, 1).await, 1, "nothing else comes, and yet it is told");
+    // A slow machine may take longer than the longest wait; it is not that slow every time.
+    for first in (2..100).step_by(2) {
+        up.up.send(patient(first, "t")).await.unwrap();
+        // By the time of this answer the first is stored, and its acknowledgement would be on its way.
+        bus.send(message("t", "x")).await.unwrap();
+        up.up.send(batch(first + 1, "t")).await.unwrap();
+        if acked(&mut up, first + 1).await == 2 {
+            return;
+        }
+    }
+    panic!("each acknowledgement came alone");
+}
+
+#[tokio::test]
+async fn a_publisher_that_ends_in_good_order_is_told_of_everything_first() {
+    let server = Setup::dev().start().await;
+    let bus = server.dev("default", "a");
+    let Publish { up, mut down } = publish(&bus).await.unwrap();
+    up.send(patient(1, "t")).await.unwrap();
+    drop(up);
+    let frame = down.message().await.unwrap().expect("an answer before the end");
+    assert_eq!(frame.acks.iter().map(|ack| ack.count).sum::<u32>(), 1);
+    assert!(down.message().await.unwrap().is_none());
+}
+
 #[tokio::test]
 async fn an_open_stream_is_presence_and_a_lost_one_is_not_after_the_grace() {
     let server = Setup::dev().start().await;

@@ -46,11 +46,8 @@ use crate::{
 const UNANSWERED_MAX: u64 = 16_384;
 /// Messages of one frame that are refused one by one; a frame with more bad ones is refused from there on.
 const BAD_PER_FRAME_MAX: usize = 16;
-/// How long the acknowledgement of a request may wait for company. Whoever sends a request waits for its reply, so an
-/// acknowledgement in a packet of its own would only cost both sides a wake-up (measured: ADR 0006).
-const REQUEST_ACK_LINGER: Duration = Duration::from_millis(5);
-/// Acknowledgements that wait at most: a client with few messages open must not stand still for them.
-const REQUEST_ACKS_HELD_MAX: usize = 8;
+/// Ranges of acknowledgements that wait for company at most.
+const ACKS_HELD_MAX: usize = 8;
 
 /// What a client may not send to this version.
 const UNSUPPORTED: u16 = flag::NOT_BEFORE | flag::ORIGINAL_TOPIC;
@@ -78,8 +75,8 @@ pub(super) struct PublishStream {
     /// Frames that this stream itself has to say, before those of the outbox.
     own: v1::PublishStreamResponse,
     unanswered: u64,
-    /// Something is unanswered that is no single request: its acknowledgement goes at once.
-    prompt: bool,
+    /// How long the acknowledgements of what is unanswered may wait: as long as the least patient frame allows.
+    patience: Duration,
     /// When acknowledgements that wait in `own` go.
     linger: Option<Pin<Box<Sleep>>>,
     input_ended: bool,
@@ -108,7 +105,7 @@ impl PublishStream {
             fence,
             own: v1::PublishStreamResponse::default(),
             unanswered: 0,
-            prompt: false,
+            patience: limits::PUBLISH_ACK_LINGER,
             linger: None,
             input_ended: false,
             draining: false,
@@ -137,6 +134,8 @@ impl PublishStream {
             return Ok(());
         }
         let level = level_of(parsed.durability)?;
+        let patience = Duration::from_millis(parsed.ack_linger_ms);
+        self.patience = self.patience.min(patience);
         self.accept(parsed.counter, level, parsed.body, parsed.walked)
     }
 
@@ -275,7 +274,6 @@ impl PublishStream {
         match route {
             Ok(partition) => {
                 self.unanswered += u64::from(batch.count);
-                self.prompt |= batch.count != 1 || batch.flags & flag::REQUEST == 0;
                 partition.submit(Op::Append { batch, level, outbox: Arc::clone(&self.outbox) });
             }
             Err(code) => self.refuse(batch.counter, batch.count, &AppError::of(code)),
@@ -303,23 +301,26 @@ impl PublishStream {
 
     fn answered(&mut self, count: u32) {
         self.unanswered = self.unanswered.saturating_sub(u64::from(count));
-        self.prompt &= self.unanswered != 0;
+        if self.unanswered == 0 {
+            self.patience = limits::PUBLISH_ACK_LINGER;
+        }
     }
 
     /// Whether what the outbox has is in no hurry.
     fn may_wait(&self, news: &PublishNews) -> bool {
         let ending = self.input_ended || self.draining;
-        let few = self.own.acks.len() + news.acks.len() <= REQUEST_ACKS_HELD_MAX;
-        !self.prompt && !ending && few && news.rejects.is_empty()
+        let few = self.own.acks.len() + news.acks.len() <= ACKS_HELD_MAX;
+        !self.patience.is_zero() && !ending && few && news.rejects.is_empty()
     }
 
     /// Keeps acknowledgements for the next frame, or for when they have waited long enough.
     fn hold(&mut self, news: PublishNews) {
+        let patience = self.patience;
         for ack in news.acks {
             self.answered(ack.count);
             self.own.acks.push(ack_proto(ack));
         }
-        self.linger.get_or_insert_with(|| Box::pin(tokio::time::sleep(REQUEST_ACK_LINGER)));
+        self.linger.get_or_insert_with(|| Box::pin(tokio::time::sleep(patience)));
     }
 
     /// Whether acknowledgements that were held back must go now.
@@ -467,6 +468,7 @@ struct Parsed {
     reauth: Option<v1::Reauth>,
     counter: u64,
     durability: i32,
+    ack_linger_ms: u64,
     body: Bytes,
     /// What walking the messages found; looked at only when there are any.
     walked: Result<Walked, FrameError>,
@@ -493,6 +495,7 @@ impl Parsed {
             reauth: request.reauth,
             counter: request.counter,
             durability: request.durability,
+            ack_linger_ms: request.ack_linger_ms.into(),
             walked: frame::walk(&body),
             body,
         })
@@ -504,6 +507,7 @@ impl Parsed {
             reauth: None,
             counter: 0,
             durability: 0,
+            ack_linger_ms: 0,
             body: Bytes::new(),
             walked: Ok(Walked::default()),
         };
@@ -520,6 +524,7 @@ impl Parsed {
             match tag {
                 0x18 => out.counter = value,
                 0x20 => out.durability = i32::try_from(value).ok()?,
+                0x28 => out.ack_linger_ms = value,
                 0x0A | 0x12 => {
                     let end = at.checked_add(usize::try_from(value).ok()?).filter(|end| *end <= frame.len())?;
                     let bytes = frame.slice(at..end);
