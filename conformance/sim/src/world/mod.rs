@@ -54,6 +54,8 @@ struct Frame {
     level: Durability,
     body: Bytes,
     keyed: bool,
+    /// A user's second try: old keys under a new counter.
+    retry: bool,
     /// Wall time when it was sent, and how often that clock had been set by then.
     sent_at: (u64, u32),
 }
