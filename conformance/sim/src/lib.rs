@@ -34,12 +34,18 @@ pub fn open_data(disk: &SimDisk) -> acb_log::Result<Arc<DataDir>> {
 ///
 /// # Errors
 /// As the log's recovery.
-pub fn open_partition(data: &Arc<DataDir>, partition: &PartitionId, now: Timestamp) -> Result<Opened, StoreError> {
+pub fn open_partition(
+    data: &Arc<DataDir>,
+    partition: &PartitionId,
+    seq_reserve: u64,
+    now: Timestamp,
+) -> Result<Opened, StoreError> {
     let key_window = if partition.class == ClassId::DEAD_LETTERS { KeyWindow::WhileKept } else { KeyWindow::default() };
     let options = LogOptions {
         segment_bytes_min: 16 << 10,
         segment_bytes_max: 32 << 10,
         key_window,
+        seq_reserve,
         retention: Retention { at_cap: AtCap::Refuse, ..Retention::KEEP },
         ..LogOptions::default()
     };

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use acb_sim::run::{Planted, run_with};
+use acb_sim::run::{Planted, run};
 use clap::Parser;
 
 /// Runs the simulation of engine and log.
@@ -17,9 +17,6 @@ struct Args {
     /// The first seed; with `--seeds 1` the one to replay.
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// With full disks and failing syncs too. Open: such seeds find repeats that are stored once more.
-    #[arg(long)]
-    storage_faults: bool,
 }
 
 fn main() -> std::process::ExitCode {
@@ -30,7 +27,7 @@ fn main() -> std::process::ExitCode {
         if started.elapsed() > Duration::from_secs(args.seconds) {
             break;
         }
-        let outcome = run_with(seed, Planted::Nothing, args.storage_faults);
+        let outcome = run(seed, Planted::Nothing);
         messages += outcome.messages;
         match outcome.violation {
             None => passed += 1,

@@ -11,13 +11,15 @@
 //! - SIM-5 A dead letter is there once for each death, not lost and not doubled.
 //! - SIM-6 A seq that anybody has seen names one message for ever.
 //! - SIM-7 What is leased or waits for a retry stays within the subscription's limit.
-//! - SIM-8 Nothing is delivered before its level is reached.
+//! - SIM-8 Nothing is delivered before its level is reached, and nothing is acknowledged above `memory` or delivered
+//!   whose write failed.
 //! - SIM-9 A repeat is answered with the first position and stored once.
 //! - SIM-10 A settlement of a message that is held is taken; attempts count up by failures only.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     fmt,
+    ops::Range,
 };
 
 use acb_types::{Durability, position::Seq};
@@ -107,6 +109,8 @@ pub struct Model {
     pub subscriptions: Vec<Vec<&'static str>>,
     /// Most attempts a message gets.
     pub max_attempts: u32,
+    /// Seqs of batches whose write failed since the last start: nothing is stored there.
+    dropped: Vec<Range<Seq>>,
     /// Dead letters that are durable, with how often each is there.
     pub dead_letters: BTreeMap<(Sub, Seq), u32>,
 }
@@ -138,7 +142,12 @@ impl Model {
 
     /// An acknowledgement for one message.
     pub fn acked(&mut self, id: Id, seq: Seq, duplicate: bool) -> Check {
+        let dropped = self.was_dropped(seq);
         let Some(sent) = self.sent.get_mut(&id) else { return broken("SIM-9", format!("ack of unsent message {id}")) };
+        if dropped && sent.level > Durability::Memory {
+            let level = sent.level;
+            return broken("SIM-8", format!("message {id} was acknowledged as {level} at {seq}, whose write failed"));
+        }
         if seq != 0 {
             if let Some(first) = sent.seq
                 && first != seq
@@ -155,6 +164,9 @@ impl Model {
         if !duplicate {
             sent.may_be_lost = false;
         }
+        // An ack of the level `memory` says no more than that: the write that failed may even have come before the ack
+        // was looked at.
+        sent.may_be_lost |= dropped;
         if seq == 0 { Ok(()) } else { self.saw_seq(seq, id) }
     }
 
@@ -171,6 +183,9 @@ impl Model {
         until: u64,
     ) -> Check {
         self.saw_seq(seq, id)?;
+        if self.was_dropped(seq) {
+            return broken("SIM-8", format!("message {id} was delivered at {seq}, whose write failed"));
+        }
         let Some(sent) = self.sent.get(&id) else {
             return broken("SIM-6", format!("unsent message {id} was delivered"));
         };
@@ -243,13 +258,21 @@ impl Model {
         self.seqs.get(&seq).is_some_and(|id| self.fates.get(&(sub, *id)).is_some_and(|f| f.delivered))
     }
 
-    /// A write failed: what was acknowledged at the level `memory` and is not below `written` is gone.
-    pub fn lose_unwritten(&mut self, written: Seq) {
+    /// A write failed: what was staged with these seqs is gone, also what was acknowledged at the level `memory`.
+    pub fn write_failed(&mut self, seqs: Range<Seq>) {
+        if self.dropped.last() == Some(&seqs) {
+            return;
+        }
         for sent in self.sent.values_mut() {
-            if sent.level == Durability::Memory && sent.acked && sent.seq.is_some_and(|seq| seq >= written) {
+            if sent.level == Durability::Memory && sent.acked && sent.seq.is_some_and(|seq| seqs.contains(&seq)) {
                 sent.may_be_lost = true;
             }
         }
+        self.dropped.push(seqs);
+    }
+
+    fn was_dropped(&self, seq: Seq) -> bool {
+        self.dropped.iter().any(|seqs| seqs.contains(&seq))
     }
 
     /// Whether a consumer holds a message now.
@@ -355,6 +378,8 @@ impl Model {
 
     /// The server is gone. `synced_end` is what a power cut must leave; a kill leaves what was written.
     pub fn crashed(&mut self, survives: impl Fn(&Sent) -> bool) {
+        // A failed write may have reached the disk after all, and the next opening find it.
+        self.dropped.clear();
         for sent in self.sent.values_mut() {
             if sent.acked && !survives(sent) {
                 sent.may_be_lost = true;

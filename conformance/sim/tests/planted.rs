@@ -2,7 +2,7 @@
 
 use acb_engine::planted::Bug as EngineBug;
 use acb_log::planted::Bug as LogBug;
-use acb_sim::run::{Planted, run, run_with};
+use acb_sim::run::{Planted, run};
 
 /// Seeds within which a planted fault must show.
 const SEEDS: u64 = 4_000;
@@ -42,13 +42,8 @@ fn faults() -> Vec<Planted> {
     log.chain(engine.into_iter().map(Planted::Engine)).chain([Planted::AckBeforeWrite]).collect()
 }
 
-/// Faults that only a failing disk brings to light.
-fn needs_faults(planted: Planted) -> bool {
-    matches!(planted, Planted::Log(LogBug::KeepFailedKeys | LogBug::IgnoreFailedSync))
-}
-
 fn found(planted: Planted) -> Option<(u64, String)> {
-    (1..=SEEDS).find_map(|seed| run_with(seed, planted, needs_faults(planted)).violation.map(|v| (seed, v.to_string())))
+    (1..=SEEDS).find_map(|seed| run(seed, planted).violation.map(|v| (seed, v.to_string())))
 }
 
 #[test]

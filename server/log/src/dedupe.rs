@@ -292,12 +292,12 @@ impl ProducerTable {
     /// The staged batches, from `seq` on, were not written.
     pub(crate) fn rollback(&mut self, seq: Seq) {
         // What a newer epoch replaced comes back first: it may hold ranges of this very write, which must go too.
-        for (producer, before) in self.replaced.drain(..).rev() {
-            if let Some(session) = before {
-                self.sessions.insert(producer, session);
-            } else {
-                self.sessions.remove(&producer);
-                self.budget.give_back(1);
+        for (producer, before) in std::mem::take(&mut self.replaced).into_iter().rev() {
+            // A clock that jumps may have let the sweep take the session meanwhile, and its place in the budget with it.
+            match before {
+                Some(session) => self.restore(producer, session),
+                None if self.sessions.remove(&producer).is_some() => self.budget.give_back(1),
+                None => {}
             }
         }
         for producer in self.touched.drain(..) {

@@ -348,7 +348,8 @@ impl Log {
         self.producers.clear();
         self.keys.clear();
         if self.shared.options.chores == ChoreRun::WithSync {
-            self.shared.run_chores();
+            // What fails is done again by the next opening.
+            let _ = self.shared.run_chores();
         }
         Ok(())
     }
@@ -479,7 +480,8 @@ impl SyncTicket {
         let all = || self.files.iter().try_for_each(|f| f.fdatasync());
         self.result = Some(if planted::is(Bug::SkipSync) { Ok(()) } else { all() });
         if let Some(shared) = self.chores.take() {
-            shared.run_chores();
+            // What fails stays queued; only retention cares, and asks itself.
+            let _ = shared.run_chores();
         }
     }
 
@@ -502,6 +504,6 @@ impl Chores {
 
     /// Does all there is to do. Blocks for as long as the disk takes; safe from any thread.
     pub fn run(&self) {
-        self.0.run_chores();
+        let _ = self.0.run_chores();
     }
 }

@@ -95,6 +95,8 @@ impl Reader {
             }
             let (summary, plan) = self.plan(&here, &mut wanted, Want { from, bytes })?;
             if summary.base_seq >= limit {
+                // Seqs between the segments were never given to a message: an unclean stop skipped them.
+                take.block.next_seq = take.block.next_seq.max(limit);
                 break;
             }
             take.from = from;

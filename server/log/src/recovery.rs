@@ -774,11 +774,14 @@ impl Log {
                 None => Ok(()),
             }
         });
-        if let Err(e) = &result
-            && e.heals()
-        {
-            self.settle = Some(settle);
+        match result {
+            Err(e) if e.heals() => {
+                self.settle = Some(settle);
+                Err(e)
+            }
+            // Half mended, and never tried again: nothing may be appended to it.
+            Err(e) => Err(self.give_up(e)),
+            Ok(()) => Ok(()),
         }
-        result
     }
 }

@@ -99,16 +99,13 @@ impl Log {
 
     fn drop_head(&mut self, count: usize) -> Result<Seq> {
         let guard = if planted::is(Bug::TrimTooMuch) { u32::MAX } else { self.state_guard() };
-        let mut result = Ok(());
-        if count > 0
-            && self.shared.segments.read().iter().take(count).any(|s| !matches!(&*s.index.read(), Index::Sidecar(_)))
-        {
+        let unwritten = |s: &Arc<Segment>| !matches!(&*s.index.read(), Index::Sidecar(_));
+        let mut chores = Ok(());
+        if count > 0 && self.shared.segments.read().iter().take(count).any(unwritten) {
             // What the segment remembers of doubles must be in a sidecar first.
-            self.shared.run_chores();
+            chores = self.shared.run_chores();
         }
-        if result.is_ok() {
-            result = self.finish_leaving();
-        }
+        let mut result = self.finish_leaving();
         for _ in 0..count {
             if result.is_err() {
                 break;
@@ -119,6 +116,13 @@ impl Log {
                 let goes = segments.len() > 1
                     && segments.front().is_some_and(|s| s.ident.number < guard.min(self.synced.segment));
                 if !goes {
+                    break;
+                }
+                // Without its sidecar nobody would know its doubles after the next opening: it stays, and the disk says
+                // why. Without a failure another thread is just writing it: the next call lets it go.
+                if segments.front().is_some_and(unwritten) {
+                    let what = format_args!("writing the indexes of {}", self.shared.id);
+                    result = std::mem::replace(&mut chores, Ok(())).map_err(|e| LogError::io("log.retain", what, e));
                     break;
                 }
                 segments.pop_front()

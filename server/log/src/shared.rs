@@ -336,14 +336,21 @@ impl Shared {
     }
 
     /// Works off what waits, each piece once. What fails waits for the next time: until then an index stays in memory.
-    pub(crate) fn run_chores(&self) {
+    ///
+    /// # Errors
+    /// The first sidecar that could not be written.
+    pub(crate) fn run_chores(&self) -> io::Result<()> {
+        let mut result = Ok(());
         let waiting = std::mem::take(&mut *self.chores.lock());
         let mut failed = VecDeque::new();
         for chore in waiting {
             match chore {
                 Chore::Sidecar(segment) => {
                     // In order, because each holds what the ones before remember of doubles.
-                    if !failed.is_empty() || self.write_sidecar(&segment).is_err() {
+                    if result.is_ok() {
+                        result = self.write_sidecar(&segment);
+                    }
+                    if result.is_err() {
                         failed.push_back(Chore::Sidecar(segment));
                     }
                 }
@@ -363,6 +370,7 @@ impl Shared {
         while let Some(chore) = failed.pop_back() {
             chores.push_front(chore);
         }
+        result
     }
 
     fn write_sidecar(&self, segment: &Arc<Segment>) -> io::Result<()> {

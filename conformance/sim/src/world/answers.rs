@@ -52,7 +52,6 @@ impl World {
         for (c, delivery) in deliveries {
             self.deliver(c, &delivery)?;
         }
-        self.lose_dropped();
         self.end_leases();
         self.pump_graves(&cx)?;
         self.check_bounds()
@@ -162,14 +161,6 @@ impl World {
             self.clients[c].held.push(Held { id, seq, delivery, arrived: false });
         }
         Ok(())
-    }
-
-    /// What was acknowledged at the level `memory` goes when its write fails: that is what the level says.
-    pub(super) fn lose_dropped(&mut self) {
-        let Some(node) = &self.topics else { return };
-        if !node.core.log().has_staged() {
-            self.model.lose_unwritten(node.core.log().written_end());
-        }
     }
 
     /// Leases that a lost connection kept are over after the grace, those of the others when their time is.

@@ -9,7 +9,7 @@ use acb_server::delivery::{
 };
 use acb_types::{Incarnation, SubscriptionId};
 
-use super::{ACK_WAIT, Held, World, agent};
+use super::{ACK_WAIT, Held, World, agent, note_failed_write};
 use crate::model::{Check, Consumer, Violation};
 
 impl World {
@@ -184,6 +184,7 @@ impl World {
             // Settlements are worked off at once: a queue between would let the lease end on the way, which the model
             // could not tell from a fault.
             node.core.drain(&mut ops, self.now, &mut after);
+            note_failed_write(node, &mut self.model);
             self.after(after)?;
         }
         self.pump()

@@ -14,7 +14,7 @@ use std::{
 };
 
 use acb_engine::{Death, Engine, EngineConfig, SessionKey};
-use acb_log::{DataDir, FaultOn, SimDisk, SimRng};
+use acb_log::{DataDir, FaultOn, LogOptions, SimDisk, SimRng};
 use acb_ports::SyncTicket;
 use acb_server::delivery::{
     core::{After, Op, PartitionCore},
@@ -42,6 +42,9 @@ const KEY_WINDOW: u64 = 590_000;
 const MAX_ATTEMPTS: u32 = 3;
 /// Messages that a subscription may have outstanding.
 const MAX_LEASED: u32 = 48;
+/// Seqs beyond the synced end in every other run: so few that staging itself must often write and sync before it gives
+/// out more.
+const SMALL_RESERVE: u64 = 48;
 
 /// One frame that a producer sent and keeps until it is answered.
 #[derive(Clone, Debug)]
@@ -51,6 +54,8 @@ struct Frame {
     level: Durability,
     body: Bytes,
     keyed: bool,
+    /// A user's second try: old keys under a new counter.
+    retry: bool,
     /// Wall time when it was sent, and how often that clock had been set by then.
     sent_at: (u64, u32),
 }
@@ -121,8 +126,7 @@ pub struct World {
     /// Folded over all that was seen: two runs of a seed must agree.
     pub trace: u64,
     ack_before_write: bool,
-    /// Switches for faults that the disk answers with.
-    pub storage_faults: bool,
+    seq_reserve: u64,
 }
 
 fn subscription_filters() -> Vec<Vec<&'static str>> {
@@ -185,7 +189,7 @@ impl World {
             next_burial: 1,
             trace: 0xcbf2_9ce4_8422_2325,
             ack_before_write,
-            storage_faults: true,
+            seq_reserve: if seed.is_multiple_of(2) { SMALL_RESERVE } else { LogOptions::default().seq_reserve },
         }
     }
 
@@ -226,7 +230,7 @@ impl World {
         let Some(data) = &self.data else {
             return Err(Violation { invariant: "SIM-1", what: "no data folder".into() });
         };
-        let opened = crate::open_partition(data, &partition, self.now.wall)
+        let opened = crate::open_partition(data, &partition, self.seq_reserve, self.now.wall)
             .map_err(|e| Violation { invariant: "SIM-1", what: format!("{partition} does not open: {e}") })?;
         let (first, end) = (opened.log.first_seq(), opened.log.next_seq());
         let defs: Vec<(SubscriptionDef, Seq)> = if class == ClassId::TOPICS {
@@ -270,12 +274,14 @@ impl World {
             let mut ops = std::mem::take(&mut node.queue);
             ops.append(&mut node.sync_queue);
             node.core.drain(&mut ops, self.now, &mut after);
+            note_failed_write(node, &mut self.model);
             if let Some(mut ticket) = node.syncing.take() {
                 ticket.run();
                 node.core.sync_end(ticket, self.now, &mut after);
             }
             // A disk with a fault may refuse; then it is as if the process had been killed.
             let _ = node.core.close(self.now, &mut after);
+            note_failed_write(node, &mut self.model);
         }
         self.after(after)?;
         self.pump()?;
@@ -301,6 +307,7 @@ impl World {
         if let Some(node) = &mut self.topics {
             let mut ops = std::mem::take(&mut node.queue);
             node.core.drain(&mut ops, now, &mut after);
+            note_failed_write(node, &mut self.model);
         }
         self.after(after)?;
         self.pump()
@@ -318,6 +325,7 @@ impl World {
             } else {
                 let mut before = std::mem::take(&mut node.queue);
                 node.core.drain(&mut before, now, &mut after);
+                note_failed_write(node, &mut self.model);
                 let mut ops = std::mem::take(&mut node.sync_queue);
                 let outboxes: Vec<Arc<PublishOutbox>> = ops
                     .iter()
@@ -327,10 +335,12 @@ impl World {
                     })
                     .collect();
                 node.core.drain(&mut ops, now, &mut after);
+                note_failed_write(node, &mut self.model);
                 for outbox in outboxes {
                     outbox.leave_sync_queue();
                 }
                 node.syncing = node.core.sync_begin(now, &mut after);
+                note_failed_write(node, &mut self.model);
             }
         }
         self.after(after)?;
@@ -512,6 +522,16 @@ where
     T: Default,
 {
     T::default()
+}
+
+/// Tells the model of seqs that were given out and will never be written: they are neither written nor waiting to be.
+/// Asked after each call that may write, because the next one that succeeds goes over it. Dead letters have no level
+/// `memory`, so the model does not ask for theirs.
+fn note_failed_write(node: &Node, model: &mut Model) {
+    let log = node.core.log();
+    if node.core.class() == ClassId::TOPICS && !log.has_staged() && log.written_end() < log.next_seq() {
+        model.write_failed(log.written_end()..log.next_seq());
+    }
 }
 
 fn agent(n: u64) -> AgentId {

@@ -47,8 +47,8 @@ impl World {
             self.model.sent.insert(id, sent);
         }
         self.producers[p].next += count;
-        let frame =
-            Frame { counter, ids, level, body: body.freeze(), keyed, sent_at: (self.now.wall.0, self.wall_steps) };
+        let sent_at = (self.now.wall.0, self.wall_steps);
+        let frame = Frame { counter, ids, level, body: body.freeze(), keyed, retry: false, sent_at };
         self.producers[p].open.push_back(frame.clone());
         self.submit(p, &frame);
         Ok(())
@@ -86,7 +86,10 @@ impl World {
     /// A producer sends again what was not answered, in order, as after a reconnect; sometimes also what was.
     pub fn resend(&mut self, p: usize, answered_too: bool) {
         let mut frames: Vec<Frame> = Vec::new();
-        if answered_too && let Some(last) = self.producers[p].answered.last() {
+        if answered_too
+            && let Some(last) = self.producers[p].answered.last()
+            && (!last.retry || self.is_young(last))
+        {
             frames.push(last.clone());
         }
         frames.extend(self.producers[p].open.iter().cloned());
@@ -97,23 +100,28 @@ impl World {
 
     /// A user sends again, under its old idempotency keys, what it sent long ago: new counters, old messages.
     pub fn retry_keyed(&mut self, p: usize) {
-        let producer = &mut self.producers[p];
-        if producer.open.len() >= 8 {
+        if self.producers[p].open.len() >= 8 {
             return;
         }
-        // Keys are remembered for a window of the wall clock, which a step of that clock can end.
-        let (now, steps) = (self.now.wall.0, self.wall_steps);
-        let young = |f: &&Frame| f.keyed && f.sent_at.1 == steps && now - f.sent_at.0 < KEY_WINDOW;
-        let keyed: Vec<Frame> = producer.answered.iter().filter(young).cloned().collect();
+        let young = |f: &&Frame| f.keyed && self.is_young(f);
+        let keyed: Vec<Frame> = self.producers[p].answered.iter().filter(young).cloned().collect();
         if keyed.is_empty() {
             return;
         }
         let mut again = keyed[self.rng.below(keyed.len() as u64) as usize].clone();
+        let producer = &mut self.producers[p];
+        again.retry = true;
         again.counter = producer.next;
         producer.next += again.ids.len() as u64;
         // Acknowledged before, so this one counts as answered at once; its acks are checked all the same.
         producer.answered.push(again.clone());
         self.submit(p, &again);
+    }
+
+    /// Whether the keys of a frame are still known: they are remembered for a window of the wall clock, which a step of
+    /// that clock can end. A retry's counter was never stored, so with its keys all memory of it goes.
+    fn is_young(&self, f: &Frame) -> bool {
+        f.sent_at.1 == self.wall_steps && self.now.wall.0 - f.sent_at.0 < KEY_WINDOW
     }
 
     /// All producers send again what was not answered.

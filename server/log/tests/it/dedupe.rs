@@ -97,8 +97,8 @@ fn producers_and_keys_are_known_after_a_reopen_and_over_sealed_and_trimmed_segme
             log.stage(b, NOW).unwrap();
             log.sync().unwrap();
         }
-        log.trim_before(60).unwrap();
-        assert!(log.first_seq() > 40, "{}", log.first_seq());
+        log.trim_before(90).unwrap();
+        assert!(log.first_seq() > 38, "all but one of those asked for below are trimmed: {}", log.first_seq());
         match fall {
             "close" => {
                 log.close().unwrap();

@@ -28,7 +28,7 @@ fn a_full_disk_refuses_whole_writes_reads_go_on_and_it_heals() {
     assert_eq!(error.code, ErrorCode::StorageFull);
     assert!(stored_before > 5, "the segment that was there already took some more");
     for _ in 0..3 {
-        log.stage(one("a", "refused"), NOW).unwrap();
+        log.stage(one("a", &format!("refused {}", "x".repeat(300))), NOW).unwrap();
         assert_eq!(log.write().unwrap_err().code, ErrorCode::StorageFull);
     }
     assert_eq!(read_all(&log, 1, &[">"]).len(), stored_before, "reads go on, and nothing is half stored");

@@ -234,14 +234,6 @@ impl Model {
             _ => return,
         };
         let Ok(parts) = self.log().stage(b, now) else { return self.refused() };
-        // What a full disk could not keep of a trimmed segment may be forgotten: then the message is a new one.
-        if self.faulty && self.trimmed.contains_key(seq) && words(&parts).starts_with("new") {
-            let fresh = stored(&parts);
-            self.given = fresh + 1;
-            self.trimmed.remove(seq);
-            self.messages.insert(fresh, Message { level: Level::Staged, ..message.clone() });
-            return;
-        }
         assert_eq!(words(&parts), expected, "LOG-2/LOG-7: {message:?} at {seq}");
     }
 
@@ -701,7 +693,6 @@ fn every_promise_holds_through_kills_and_power_cuts() {
 }
 
 #[test]
-#[ignore = "open: after a failed write a repeat is now and then stored once more (ACB_LOG_SEED=4294967378); see docs/TASK_COMPLETION_NOTES.md"]
 fn every_promise_holds_through_full_disks_failed_writes_and_failed_syncs() {
     seeds(1 << 32, count(), true);
 }

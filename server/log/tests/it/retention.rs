@@ -8,7 +8,7 @@ use acb_types::{ClassId, ErrorCode, Timestamp};
 use crate::kit::*;
 
 fn world(retention: Retention) -> World {
-    World::new(1, LogOptions { retention, ..small() })
+    World::new(1, LogOptions { retention, segment_bytes_max: 4096, ..small() })
 }
 
 fn at(seconds: u64) -> Timestamp {

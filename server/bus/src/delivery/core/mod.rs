@@ -201,6 +201,11 @@ impl PartitionCore {
         &mut self.engine
     }
 
+    /// Whose messages these are.
+    pub fn class(&self) -> ClassId {
+        self.class
+    }
+
     /// The log's reader.
     pub fn reader(&self) -> Arc<dyn LogReader> {
         self.log.reader()
@@ -232,6 +237,9 @@ impl PartitionCore {
         if self.log.has_staged() {
             // Acks ride along with whatever is written anyway; alone they wait for the flush, 20 ms at most.
             self.write(now, after);
+        } else if !self.waiting.is_empty() {
+            // Staging may have written, and synced, what was staged before: to have seqs to give.
+            self.progress(now, after);
         }
     }
 
@@ -271,6 +279,7 @@ impl PartitionCore {
             Ok(parts) => parts,
             Err(error) => {
                 self.refuse(outbox, counter, count, error.code, after);
+                self.stage_failed(&error, now, after);
                 return;
             }
         };
@@ -345,6 +354,10 @@ impl PartitionCore {
         self.stage_journal();
         if let Err(error) = self.log.write() {
             self.write_failed(&error, after);
+            if error.code == ErrorCode::StorageFailed {
+                // No sync will come any more that could answer those who wait for one.
+                self.sync_failed(&error, after);
+            }
             return;
         }
         self.progress(now, after);
@@ -360,6 +373,19 @@ impl PartitionCore {
                 self.marks_written.clear();
                 return;
             }
+        }
+    }
+
+    /// An append was refused. Making room for it may have written what was staged before it, or failed to and dropped
+    /// that: who waits must not be taken for served by a later write that goes over the same seqs.
+    fn stage_failed(&mut self, error: &StoreError, now: Now, after: &mut After) {
+        let kept = self.log.written_end();
+        if !self.log.has_staged() && self.waiting.back().is_some_and(|w| w.first_seq >= kept) {
+            self.write_failed(error, after);
+        }
+        self.progress(now, after);
+        if error.code == ErrorCode::StorageFailed {
+            self.sync_failed(error, after);
         }
     }
 
