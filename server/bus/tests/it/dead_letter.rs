@@ -90,7 +90,7 @@ async fn a_letter_is_listed_once_it_can_be_discarded_and_not_after_that() {
         }
     };
     // Written, and its sync held: it may not be seen, as it cannot be thrown away yet.
-    wait_until("a held sync", || async { hold.waiting() }, |n| *n > 0).await;
+    wait_until("facts and message", || async { hold.written_end() }, |end| *end > 2).await;
     for letter in list().await {
         discard(letter.dead_letter_id).await;
         assert!(list().await.is_empty(), "it was discarded and is listed still");

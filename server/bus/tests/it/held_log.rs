@@ -29,19 +29,19 @@ pub(crate) struct Hold {
 #[derive(Debug, Default)]
 struct State {
     holding: bool,
-    waiting: usize,
+    written_end: Seq,
 }
 
 impl Hold {
     /// Holds from now on.
     pub(crate) fn of(class: ClassId) -> Arc<Self> {
-        let state = State { holding: true, waiting: 0 };
+        let state = State { holding: true, written_end: 0 };
         Arc::new(Self { class, state: Mutex::new(state), changed: Condvar::new() })
     }
 
-    /// How many syncs are held now.
-    pub(crate) fn waiting(&self) -> usize {
-        self.state.lock().waiting
+    /// Everything below is written.
+    pub(crate) fn written_end(&self) -> Seq {
+        self.state.lock().written_end
     }
 
     /// Lets all syncs go, now and later.
@@ -52,13 +52,11 @@ impl Hold {
 
     fn pass(&self) {
         let mut state = self.state.lock();
-        state.waiting += 1;
         while state.holding {
             if self.changed.wait_for(&mut state, HELD_AT_MOST).timed_out() {
                 state.holding = false;
             }
         }
-        state.waiting -= 1;
     }
 }
 
@@ -132,7 +130,9 @@ impl PartitionLog for HeldPartition {
     }
 
     fn write(&mut self) -> Result<(), StoreError> {
-        self.inner.write()
+        let outcome = self.inner.write();
+        self.hold.state.lock().written_end = self.inner.written_end();
+        outcome
     }
 
     fn sync_begin(&mut self) -> Option<Box<dyn SyncTicket>> {
