@@ -100,10 +100,15 @@ struct Wall {
     ms: u64,
 }
 
-/// Time goes on by a span: both clocks move, and who waited wakes.
+/// Time goes on by a span: both clocks move, and who waited wakes. Leases that ended thereby and attempts that came due
+/// are dealt with before the answer, so that whoever asked may look at once.
 async fn advance(State(deps): State<AdminDeps>, Query(by): Query<Advance>) -> Response {
     let Some(clock) = &deps.manual else { return StatusCode::NOT_FOUND.into_response() };
-    told(clock.advance(Duration::from_millis(by.ms)))
+    let now = clock.advance(Duration::from_millis(by.ms));
+    for partition in deps.delivery.partitions() {
+        partition.run_due(now);
+    }
+    told(now)
 }
 
 /// The wall clock is set, forward or back, as by somebody at the machine: no time has passed, and nobody wakes.
