@@ -2,9 +2,11 @@
 
 #![allow(
     clippy::unwrap_used,
+    unreachable_pub,
     clippy::disallowed_methods,
-    reason = "tests fail by panicking, and wait for programs as they like"
+    reason = "tests fail by panicking, wait for programs as they like, and include what the documentation shows"
 )]
 
 mod demo;
+mod nouns;
 mod samples;
