@@ -105,16 +105,9 @@ impl KeySpec {
 
 /// Administration. Made by [`Client::admin`](crate::Client::admin).
 ///
-/// ```no_run
-/// # async fn example(client: acb_sdk::Client) -> acb_sdk::Result<()> {
-/// use acb_sdk::KeySpec;
-///
-/// client.admin().create_tenant("acme", "Acme Inc.").await?;
-/// let key = client.admin().create_enrolment_key(KeySpec::new("workers").tenant("acme").agent_pattern("worker-*")).await?;
-/// println!("{}", key.secret);
-/// # Ok(())
-/// # }
-/// ```
+#[doc = "```no_run"]
+#[doc = include_str!("../doc/admin.rs")]
+#[doc = "```"]
 #[derive(Clone, Debug)]
 pub struct Admin {
     core: Handle,

@@ -142,16 +142,9 @@ impl Agent {
 
 /// Agents of a client's tenant. Made by [`Client::agents`](crate::Client::agents).
 ///
-/// ```no_run
-/// # async fn example(client: acb_sdk::Client) -> acb_sdk::Result<()> {
-/// client.agents().register("reviewer-1").kind("reviewer").capability("code.review").await?;
-/// let mut found = client.agents().discover().capability("code.review").stream();
-/// while let Some(agent) = found.next().await {
-///     println!("{}", agent?.id());
-/// }
-/// # Ok(())
-/// # }
-/// ```
+#[doc = "```no_run"]
+#[doc = include_str!("../doc/agents.rs")]
+#[doc = "```"]
 #[derive(Clone, Debug)]
 pub struct Agents {
     core: Handle,

@@ -12,13 +12,9 @@ use crate::{
 
 /// Tokens of a client. Made by [`Client::auth`](crate::Client::auth).
 ///
-/// ```no_run
-/// # async fn example(client: acb_sdk::Client) -> acb_sdk::Result<()> {
-/// let identity = client.auth().refresh().await?;
-/// println!("{} of {}, {:?}", identity.agent_id, identity.tenant_id, identity.roles);
-/// # Ok(())
-/// # }
-/// ```
+#[doc = "```no_run"]
+#[doc = include_str!("../doc/auth.rs")]
+#[doc = "```"]
 #[derive(Clone, Debug)]
 pub struct Auth {
     core: Handle,

@@ -23,20 +23,9 @@ use crate::{
 /// One client per process and agent is enough: all of its calls, publishes and subscriptions share one connection that
 /// comes back by itself.
 ///
-/// ```no_run
-/// # async fn example() -> acb_sdk::Result<()> {
-/// use acb_sdk::{Client, Credentials};
-///
-/// let client = Client::builder("acb://127.0.0.1:7400")
-///     .credentials(Credentials::dev("default", "planner"))
-///     .connect()
-///     .await?;
-/// client.agents().register("planner").await?;
-/// client.messages().publish("news.today", "it works").confirm().await?;
-/// client.drain().await?;
-/// # Ok(())
-/// # }
-/// ```
+#[doc = "```no_run"]
+#[doc = include_str!("../doc/client.rs")]
+#[doc = "```"]
 #[derive(Clone, Debug)]
 pub struct Client {
     core: Handle,
@@ -129,17 +118,9 @@ impl Client {
 
     /// Receives from a durable subscription. Several consumers of one name share it: each message goes to one of them.
     ///
-    /// ```no_run
-    /// # async fn example(client: acb_sdk::Client) -> acb_sdk::Result<()> {
-    /// let mut work = client.subscribe("work").credits(16).await?;
-    /// while let Some(message) = work.next().await {
-    ///     let message = message?;
-    ///     println!("{}: {} bytes", message.topic(), message.payload().len());
-    ///     message.ack()?;
-    /// }
-    /// # Ok(())
-    /// # }
-    /// ```
+    #[doc = "```no_run"]
+    #[doc = include_str!("../doc/subscribe.rs")]
+    #[doc = "```"]
     pub fn subscribe(&self, name: impl AsRef<str>) -> SubscribeBuilder {
         SubscribeBuilder::durable(self.core.clone(), name.as_ref())
     }

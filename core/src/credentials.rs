@@ -4,6 +4,7 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use acb_types::Timestamp;
 use parking_lot::Mutex;
+use tokio::time::Instant;
 use tonic::metadata::{Ascii, MetadataValue};
 
 use crate::error::{Error, ErrorCode, Result};
@@ -114,11 +115,13 @@ impl fmt::Debug for Tokens {
 struct Held {
     tokens: Option<Arc<Tokens>>,
     bearer: Option<MetadataValue<Ascii>>,
-    /// When they were taken over, for the time of the next refresh.
-    since: Timestamp,
+    /// When they came and how long they last from then on. Unknown for a token that was made elsewhere: nobody says how
+    /// old it is.
+    life: Option<(Instant, Duration)>,
 }
 
-/// The tokens in use.
+/// The tokens in use. How long they last is counted from their coming, by what the server's clock says of their life:
+/// the wall clock of this machine may stand elsewhere, and then decides nothing.
 #[derive(Default)]
 pub(crate) struct TokenStore(Mutex<Held>);
 
@@ -135,12 +138,20 @@ impl TokenStore {
             Kind::Refresh { refresh } => Tokens { refresh_token: refresh.to_string(), ..Tokens::default() },
             _ => return Ok(store),
         };
-        store.put(tokens, Timestamp::NONE)?;
+        store.hold(tokens, None)?;
         Ok(store)
     }
 
-    /// Takes tokens over.
-    pub(crate) fn put(&self, tokens: Tokens, now: Timestamp) -> Result<Arc<Tokens>> {
+    /// Takes tokens over that the server has just made.
+    pub(crate) fn put(&self, tokens: Tokens, now: Instant) -> Result<Arc<Tokens>> {
+        let end = tokens.identity.access_expires_at;
+        // A token that does not say how long it was made for can only be measured by this machine's clock.
+        let by_ours = || end.is_set().then(|| end.since(crate::time::now()));
+        let life = life_of_token(&tokens.access_token).or_else(by_ours).map(|life| (now, life));
+        self.hold(tokens, life)
+    }
+
+    fn hold(&self, tokens: Tokens, life: Option<(Instant, Duration)>) -> Result<Arc<Tokens>> {
         let bearer = if tokens.access_token.is_empty() {
             None
         } else {
@@ -150,7 +161,7 @@ impl TokenStore {
             })?)
         };
         let tokens = Arc::new(tokens);
-        *self.0.lock() = Held { tokens: Some(Arc::clone(&tokens)), bearer, since: now };
+        *self.0.lock() = Held { tokens: Some(Arc::clone(&tokens)), bearer, life };
         Ok(tokens)
     }
 
@@ -179,24 +190,18 @@ impl TokenStore {
         self.0.lock().bearer.clone()
     }
 
-    /// Whether an access token is there that lasts a little longer.
-    pub(crate) fn is_fresh(&self, now: Timestamp) -> bool {
+    /// Whether an access token is there that lasts a little longer, as far as is known: of a token from elsewhere the
+    /// server says when it is over.
+    pub(crate) fn is_fresh(&self, now: Instant) -> bool {
         let held = self.0.lock();
-        let Some(tokens) = &held.tokens else { return false };
-        let end = tokens.identity.access_expires_at;
-        held.bearer.is_some() && (!end.is_set() || end > now.after(SPARE_LIFE))
+        let lasts = held.life.is_none_or(|(since, life)| now.duration_since(since) + SPARE_LIFE < life);
+        held.bearer.is_some() && lasts
     }
 
-    /// How long until the tokens should be refreshed; `None` when they never end.
-    pub(crate) fn refresh_in(&self, now: Timestamp) -> Option<Duration> {
-        let held = self.0.lock();
-        let end = held.tokens.as_ref()?.identity.access_expires_at;
-        if !end.is_set() {
-            return None;
-        }
-        let life = end.since(held.since.max(Timestamp(1)));
-        let due = if held.since.is_set() { held.since.after(life.mul_f64(REFRESH_AT)) } else { end };
-        Some(due.since(now))
+    /// How long until the tokens should be refreshed; `None` when nobody knows.
+    pub(crate) fn refresh_in(&self, now: Instant) -> Option<Duration> {
+        let (since, life) = self.0.lock().life?;
+        Some(life.mul_f64(REFRESH_AT).saturating_sub(now.duration_since(since)))
     }
 }
 
@@ -206,24 +211,33 @@ impl fmt::Debug for TokenStore {
     }
 }
 
-/// Reads the claims of a token without checking its signature: the server does that; this only tells the client its
-/// own name.
-fn identity_of_token(token: &str) -> Option<Identity> {
-    #[derive(serde::Deserialize)]
-    struct Claims {
-        #[serde(default)]
-        agent_id: String,
-        #[serde(default)]
-        tenant_id: String,
-        #[serde(default)]
-        roles: Vec<String>,
-        #[serde(default)]
-        exp: u64,
-    }
+/// What a token says of itself. Not checked: the server does that; this only tells the client its own name, and how long
+/// the token was made for.
+#[derive(serde::Deserialize)]
+struct Claims {
+    #[serde(default)]
+    agent_id: String,
+    #[serde(default)]
+    tenant_id: String,
+    #[serde(default)]
+    roles: Vec<String>,
+    /// Made at, in seconds since 1970 by the server's clock.
+    #[serde(default)]
+    iat: u64,
+    /// Ends at, by the same clock.
+    #[serde(default)]
+    exp: u64,
+}
+
+fn claims_of_token(token: &str) -> Option<Claims> {
     use base64::Engine as _;
     let claims = token.split('.').nth(1)?;
     let bytes = base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(claims).ok()?;
-    let claims: Claims = serde_json::from_slice(&bytes).ok()?;
+    serde_json::from_slice(&bytes).ok()
+}
+
+fn identity_of_token(token: &str) -> Option<Identity> {
+    let claims = claims_of_token(token)?;
     Some(Identity {
         agent_id: claims.agent_id,
         tenant_id: claims.tenant_id,
@@ -231,6 +245,12 @@ fn identity_of_token(token: &str) -> Option<Identity> {
         access_expires_at: Timestamp(claims.exp.saturating_mul(1000)),
         refresh_expires_at: Timestamp::NONE,
     })
+}
+
+/// How long a token was made for; `None` when it does not say.
+fn life_of_token(token: &str) -> Option<Duration> {
+    let claims = claims_of_token(token)?;
+    (claims.iat != 0 && claims.exp != 0).then(|| Duration::from_secs(claims.exp.saturating_sub(claims.iat)))
 }
 
 #[cfg(test)]
@@ -247,18 +267,38 @@ mod tests {
         let tokens = store.tokens().unwrap();
         assert_eq!(tokens.identity.agent_id, "a");
         assert_eq!(tokens.identity.access_expires_at, Timestamp(100_000));
-        assert!(store.is_fresh(Timestamp(60_000)));
-        assert!(!store.is_fresh(Timestamp(80_000)));
-        assert_eq!(store.refresh_in(Timestamp(60_000)), Some(Duration::from_secs(40)));
+        let now = Instant::now();
+        assert!(store.is_fresh(now), "whether it is over is for the server to say");
+        assert_eq!(store.refresh_in(now), None);
+    }
+
+    fn made(iat: u64, exp: u64) -> Tokens {
+        let claims = format!(r#"{{"agent_id":"a","iat":{iat},"exp":{exp}}}"#);
+        let claims = base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(claims);
+        let identity = Identity { access_expires_at: Timestamp(exp * 1000), ..Identity::default() };
+        Tokens { access_token: format!("h.{claims}.s"), refresh_token: "r".into(), identity }
     }
 
     #[test]
-    fn tokens_are_refreshed_at_three_quarters_of_their_life() {
-        let store = TokenStore::default();
-        let identity = Identity { access_expires_at: Timestamp(3_600_000 + 1000), ..Identity::default() };
-        store.put(Tokens { access_token: "x".into(), identity, ..Tokens::default() }, Timestamp(1000)).unwrap();
-        assert_eq!(store.refresh_in(Timestamp(1000)), Some(Duration::from_mins(45)));
-        assert_eq!(store.refresh_in(Timestamp(9_000_000)), Some(Duration::ZERO));
+    fn tokens_are_refreshed_at_three_quarters_of_their_life_by_whatever_clock() {
+        let minutes = |n| Duration::from_mins(n);
+        // A server whose clock stands in 1970, in our time, and in 2286.
+        for iat in [1, 1_800_000_000, 9_999_999_999] {
+            let (store, since) = (TokenStore::default(), Instant::now());
+            store.put(made(iat, iat + 3600), since).unwrap();
+            assert_eq!(store.refresh_in(since), Some(minutes(45)));
+            assert_eq!(store.refresh_in(since + minutes(50)), Some(Duration::ZERO));
+            assert!(store.is_fresh(since + minutes(59)));
+            assert!(!store.is_fresh(since + minutes(60) - SPARE_LIFE));
+        }
+    }
+
+    #[test]
+    fn tokens_that_nobody_says_the_end_of_are_used_until_the_server_refuses_them() {
+        let (store, since) = (TokenStore::default(), Instant::now());
+        store.put(Tokens { access_token: "opaque".into(), ..Tokens::default() }, since).unwrap();
+        assert!(store.is_fresh(since + Duration::from_hours(99)));
+        assert_eq!(store.refresh_in(since), None);
     }
 
     #[test]

@@ -42,17 +42,9 @@ pub struct DeadLetter {
 
 /// Dead letters of a client's tenant. Made by [`Client::dead_letters`](crate::Client::dead_letters).
 ///
-/// ```no_run
-/// # async fn example(client: acb_sdk::Client) -> acb_sdk::Result<()> {
-/// let mut dead = client.dead_letters().list("work");
-/// while let Some(letter) = dead.next().await {
-///     let letter = letter?;
-///     println!("{} died: {} ({})", letter.message_id, letter.reason, letter.last_error);
-///     client.dead_letters().redrive(letter.id).await?;
-/// }
-/// # Ok(())
-/// # }
-/// ```
+#[doc = "```no_run"]
+#[doc = include_str!("../doc/dead_letters.rs")]
+#[doc = "```"]
 #[derive(Clone, Debug)]
 pub struct DeadLetters {
     core: Handle,

@@ -182,16 +182,9 @@ pub struct CreatedSubscription {
 
 /// Subscriptions of a client's tenant. Made by [`Client::subscriptions`](crate::Client::subscriptions).
 ///
-/// ```no_run
-/// # async fn example(client: acb_sdk::Client) -> acb_sdk::Result<()> {
-/// use acb_sdk::SubscriptionSpec;
-///
-/// client.subscriptions().create(SubscriptionSpec::new("work").filter("jobs.*")).await?;
-/// let info = client.subscriptions().get("work").await?;
-/// println!("{} messages wait", info.next_seq - info.cursor_seq);
-/// # Ok(())
-/// # }
-/// ```
+#[doc = "```no_run"]
+#[doc = include_str!("../doc/subscriptions.rs")]
+#[doc = "```"]
 #[derive(Clone, Debug)]
 pub struct Subscriptions {
     core: Handle,

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use acb_sdk::{DeadLetterPolicy, SubscriptionInfo, SubscriptionSpec};
+use acb_sdk::{DeadLetterPolicy, SpecParts, SubscriptionInfo, SubscriptionSpec};
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
@@ -142,9 +142,16 @@ fn behind(one: &SubscriptionInfo) -> u64 {
 }
 
 fn to_text(one: &SubscriptionInfo) -> String {
+    let rules = one.spec.parts();
+    let span = |span: Duration| humantime::format_duration(span).to_string();
     super::facts(&[
         ("name", one.spec.name().to_owned()),
         ("filters", one.spec.filters().join(" ")),
+        ("ack wait", rules.ack_wait.map(span).unwrap_or_default()),
+        ("retry after", rules.retry_schedule.iter().map(|wait| span(*wait)).collect::<Vec<_>>().join(", ")),
+        ("attempts at most", rules.max_attempts.map(|n| n.to_string()).unwrap_or_default()),
+        ("leased at most", rules.max_leased.map(|n| n.to_string()).unwrap_or_default()),
+        ("what is given up", policy(&rules).to_owned()),
         ("consumers", one.consumers.to_string()),
         ("leased", one.leased.to_string()),
         ("waiting for a retry", one.waiting_retry.to_string()),
@@ -157,10 +164,25 @@ fn to_text(one: &SubscriptionInfo) -> String {
     ])
 }
 
+/// What becomes of messages that are given up.
+fn policy(rules: &SpecParts) -> &'static str {
+    match rules.dead_letters {
+        Some(DeadLetterPolicy::Drop) => "drop",
+        _ => "keep",
+    }
+}
+
 fn to_json(one: &SubscriptionInfo) -> Value {
+    let rules = one.spec.parts();
+    let ms = |span: Duration| u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
     json!({
         "name": one.spec.name(),
         "filters": one.spec.filters(),
+        "ack_wait_ms": rules.ack_wait.map(ms),
+        "retry_schedule_ms": rules.retry_schedule.iter().map(|wait| ms(*wait)).collect::<Vec<_>>(),
+        "max_attempts": rules.max_attempts,
+        "max_leased": rules.max_leased,
+        "dead_letter_policy": policy(&rules),
         "created_at": when_json(one.created_at),
         "created_by": one.created_by,
         "floor_seq": one.floor_seq,

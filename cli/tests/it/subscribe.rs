@@ -139,7 +139,26 @@ async fn a_subscription_is_made_shown_listed_and_removed() {
     let listed = bus.ok("subs ls").await;
     let row: Vec<&str> = listed.lines().nth(1).unwrap_or_default().split_whitespace().collect();
     assert_eq!(row[..3], ["work", "jobs.>", "1"], "{listed}");
-    assert!(bus.ok("subs get work").await.contains("filters              jobs.>\n"));
+    let shown = bus.ok("subs get work").await;
+    for row in [
+        "filters              jobs.>\n",
+        "ack wait             2s\n",
+        "retry after          1s, 5s\n",
+        "attempts at most     3\n",
+        "leased at most       65536\n",
+        "what is given up     keep\n",
+    ] {
+        assert!(shown.contains(row), "no {row:?} in {shown}");
+    }
+    let shown = bus.json("subs get work").await;
+    assert_eq!((&shown["ack_wait_ms"], &shown["max_attempts"]), (&2000.into(), &3.into()), "{shown}");
+    assert_eq!(shown["retry_schedule_ms"], serde_json::json!([1000, 5000]));
+    bus.ok("subs create lossy --filter l --drop-dead-letters --max-leased 7").await;
+    let lossy = bus.json("subs get lossy").await;
+    assert_eq!((&lossy["dead_letter_policy"], &lossy["max_leased"]), (&"drop".into(), &7.into()), "{lossy}");
+    // What it was not told is told as it is.
+    assert_eq!((&lossy["ack_wait_ms"], &lossy["max_attempts"]), (&30_000.into(), &5.into()), "{lossy}");
+    bus.ok("subs rm lossy").await;
     assert_eq!(bus.ok("subs rm work").await, "work is gone\n");
     assert_eq!(bus.ok("subs ls").await, "no subscriptions\n");
     bus.acb("subs get work").fails(3).await;

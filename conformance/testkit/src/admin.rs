@@ -70,6 +70,15 @@ impl Admin {
         self.ask_well("POST", &format!("/advance?ms={}", span.as_millis())).await
     }
 
+    /// Sets the wall clock of such a server, in milliseconds since 1970: forward or back, and no time passes by it.
+    /// Answers with what it said.
+    ///
+    /// # Errors
+    /// When the server has no such clock.
+    pub async fn set_wall(&self, wall_ms: u64) -> Result<String> {
+        self.ask_well("POST", &format!("/wall?ms={wall_ms}")).await
+    }
+
     /// What the server counts.
     ///
     /// # Errors
@@ -131,5 +140,6 @@ mod tests {
         let admin = Admin::new(([127, 0, 0, 1], 1).into());
         assert!(!admin.is_ready().await);
         assert!(admin.advance(Duration::ZERO).await.is_err());
+        assert!(admin.set_wall(1).await.is_err());
     }
 }

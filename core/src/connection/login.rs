@@ -1,6 +1,7 @@
 //! From credentials to tokens, and to fresh ones before the old end. One at a time.
 
 use acb_proto::v1::auth_service_client::AuthServiceClient;
+use tokio::time::Instant;
 use tonic::Request;
 
 use super::{Core, Link};
@@ -8,7 +9,6 @@ use crate::{
     convert,
     credentials::Tokens,
     error::{Error, ErrorCode, Result},
-    time::now,
 };
 
 const LOGIN: &str = "auth.login";
@@ -18,7 +18,7 @@ impl Core {
     /// Makes sure that there is a token that lasts a little longer.
     pub(super) async fn ensure_token(&self, link: &Link) -> Result<()> {
         let _one = self.login.lock().await;
-        if !convert::needs_token(&self.options.credentials) || self.tokens.is_fresh(now()) {
+        if !convert::needs_token(&self.options.credentials) || self.tokens.is_fresh(Instant::now()) {
             return Ok(());
         }
         self.new_tokens(link).await
@@ -54,7 +54,7 @@ impl Core {
             Err(_) if self.options.credentials.can_log_in() => self.login(link).await?,
             Err(error) => return Err(error),
         };
-        let tokens = self.tokens.put(tokens, now())?;
+        let tokens = self.tokens.put(tokens, Instant::now())?;
         let frame = convert::publish_reauth(&tokens.access_token);
         self.producer.reauth(frame);
         for consumer in self.consumers() {

@@ -18,7 +18,6 @@ use super::{Control, Core, Event, Link, State};
 use crate::{
     error::{Error, ErrorCode, Result, Retry},
     retry::Schedule,
-    time::now,
     transport::grpc::{self, KeepAlive},
 };
 
@@ -207,7 +206,8 @@ async fn watch(
 }
 
 fn renew_at(core: &Core) -> Instant {
-    Instant::now() + core.tokens.refresh_in(now()).unwrap_or(IDLE).min(IDLE)
+    let now = Instant::now();
+    now + core.tokens.refresh_in(now).unwrap_or(IDLE).min(IDLE)
 }
 
 impl Duties {
@@ -223,7 +223,7 @@ impl Duties {
     fn perform(&mut self, core: &Arc<Core>, link: &Link) {
         let now = Instant::now();
         if self.renew_now || now >= self.renew_at {
-            let due = core.tokens.refresh_in(crate::time::now()).is_some_and(|left| left.is_zero());
+            let due = core.tokens.refresh_in(now).is_some_and(|left| left.is_zero());
             if !std::mem::take(&mut self.renew_now) && !due {
                 self.renew_at = renew_at(core);
             } else if !self.renewing.swap(true, Ordering::Relaxed) {

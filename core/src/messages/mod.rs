@@ -27,28 +27,9 @@ pub use status::{DeliveryState, MessageStatus, SubscriptionStatus};
 
 /// Messages of a client. Made by [`Client::messages`](crate::Client::messages).
 ///
-/// ```no_run
-/// # async fn example(client: acb_sdk::Client) -> acb_sdk::Result<()> {
-/// use std::time::Duration;
-/// use acb_sdk::Durability;
-///
-/// let messages = client.messages();
-/// // Wait until it is on disk.
-/// let stored = messages.send("worker-1", "do this").content_type("text/plain").confirm().await?;
-/// // Or go on, and look later.
-/// let receipt = messages.publish("news.today", "something happened").durability(Durability::Written).send().await?;
-/// let reply = messages.request("worker-1", "how far are you?").timeout(Duration::from_secs(2)).await?;
-/// println!("{}: {:?}, {}", stored.id, reply.payload(), receipt.await?.id);
-///
-/// // Many of one shape: one lock and one copy each.
-/// let publisher = messages.publisher("measurements.room-1").build()?;
-/// for n in 0..1000u32 {
-///     drop(publisher.publish(n.to_le_bytes()).await?);
-/// }
-/// messages.flush().await;
-/// # Ok(())
-/// # }
-/// ```
+#[doc = "```no_run"]
+#[doc = include_str!("../../doc/messages.rs")]
+#[doc = "```"]
 #[derive(Clone, Debug)]
 pub struct Messages {
     core: Handle,

@@ -2,9 +2,13 @@
 
 use std::path::PathBuf;
 
+use acb_types::Timestamp;
 use clap::{Args, Parser, Subcommand};
 
 use crate::config::load::{FILE_DEFAULT, Origin, Problem, Values};
+
+/// Where a manual clock stands when nobody says otherwise: the same at every start, so that a run can be told again.
+const CLOCK_START: &str = "2026-01-01T00:00:00Z";
 
 /// The server of the Agentic Context Bus: one binary, no other service.
 #[derive(Debug, Parser)]
@@ -79,15 +83,27 @@ pub struct Switches {
     /// Needs no credentials: callers are who they say. For your own machine only.
     #[arg(long)]
     pub dev: bool,
-    /// With --dev: time stands until `POST /advance?ms=` on the admin listener.
-    #[arg(long, requires = "dev")]
-    pub manual_clock: bool,
+    /// With --dev: time stands until `POST /advance?ms=` or `/wall?ms=` on the admin listener. It starts at START, an RFC
+    /// 3339 time or milliseconds since 1970.
+    #[arg(long, requires = "dev", value_name = "START", num_args = 0..=1, require_equals = true,
+        default_missing_value = CLOCK_START, value_parser = point_in_time)]
+    pub manual_clock: Option<Timestamp>,
     /// Makes a new admin key also when there are keys already, for those who lost theirs.
     #[arg(long)]
     pub new_admin_key: bool,
     /// Writes an admin key that is made to this file too, readable by its owner only.
     #[arg(long, value_name = "FILE")]
     pub admin_key_file: Option<PathBuf>,
+}
+
+/// Reads an RFC 3339 time or milliseconds since 1970.
+fn point_in_time(text: &str) -> Result<Timestamp, String> {
+    if let Ok(ms) = text.parse() {
+        return Ok(Timestamp(ms));
+    }
+    let wanted = || format!("a time such as {CLOCK_START}, or milliseconds since 1970");
+    let time: jiff::Timestamp = text.parse().map_err(|_| wanted())?;
+    time.as_millisecond().try_into().map(Timestamp).map_err(|_| wanted())
 }
 
 impl Settings {
@@ -183,6 +199,24 @@ mod tests {
     #[test]
     fn a_manual_clock_goes_with_dev_only() {
         assert!(Cli::try_parse_from(["acb-server", "--manual-clock"]).is_err());
+        assert!(Cli::try_parse_from(["acb-server", "--manual-clock=0"]).is_err());
         assert!(Cli::try_parse_from(["acb-server", "--dev", "--manual-clock"]).is_ok());
+    }
+
+    #[test]
+    fn a_manual_clock_starts_where_it_is_told_to() {
+        let start = |args: &[&str]| {
+            let words = ["acb-server", "--dev"].iter().chain(args);
+            Cli::try_parse_from(words).map(|cli| cli.switches.manual_clock.map(|t| t.0)).map_err(|e| e.to_string())
+        };
+        assert_eq!(start(&[]), Ok(None));
+        assert_eq!(start(&["--manual-clock"]), Ok(Some(1_767_225_600_000)));
+        assert_eq!(start(&["--manual-clock=1767225601500"]), Ok(Some(1_767_225_601_500)));
+        assert_eq!(start(&["--manual-clock=2026-01-01T01:00:01.5+01:00"]), Ok(Some(1_767_225_601_500)));
+        for wrong in ["--manual-clock=soon", "--manual-clock=1969-12-31T23:59:59Z", "--manual-clock=-5"] {
+            assert!(start(&[wrong]).is_err_and(|text| text.contains("milliseconds since 1970")), "{wrong}");
+        }
+        // A word that follows is a command and not a time.
+        assert_eq!(start(&["--manual-clock", "run"]), Ok(Some(1_767_225_600_000)));
     }
 }

@@ -110,7 +110,7 @@ async fn serve_on(config: Config, switches: &Switches) -> ExitCode {
         complain(&format!("no signals: {error}\n"));
         return ExitCode::FAILURE;
     }
-    let manual = switches.manual_clock.then(|| Arc::new(ManualClock::default()));
+    let manual = switches.manual_clock.map(|start| Arc::new(ManualClock::new(start)));
     let clock: Arc<dyn Clock> = match &manual {
         Some(clock) => Arc::clone(clock) as Arc<dyn Clock>,
         None => Arc::new(SystemClock::new()),
@@ -194,10 +194,10 @@ fn screen(handle: &ServerHandle, config: &Config, switches: &Switches) -> String
             "\n  !! --dev: nobody is asked for credentials. Every program on this machine may do everything, as any agent\n  \
              !! of any tenant. Do not keep anything here that matters.\n",
         );
-        if switches.manual_clock {
+        if let Some(start) = switches.manual_clock {
             let _ = writeln!(
                 s,
-                "  !! --manual-clock: time stands until POST http://{}/advance?ms=1000",
+                "  !! --manual-clock: time stands at {start} until POST http://{}/advance?ms=1000",
                 handle.admin_address()
             );
         }

@@ -226,6 +226,12 @@ impl Engine {
         }
     }
 
+    /// Everything below is shown: it has reached its level, and so has all before it. What is written and not shown can
+    /// not be settled yet.
+    pub fn shown_end(&self) -> Seq {
+        self.core.end_seq
+    }
+
     /// Lowest seq that some durable subscription still needs: what lies below may go without anybody losing it. Looks at
     /// every subscription.
     pub fn floor(&self) -> Seq {

@@ -6,6 +6,7 @@
 //! whose connection broke is there again, resumed, when it is next asked.
 
 pub mod args;
+mod core;
 mod mark;
 mod raw;
 pub mod shape;
@@ -23,7 +24,7 @@ use std::{
 use async_trait::async_trait;
 use serde_json::Value;
 
-pub use self::{args::Args, mark::Mark, raw::Raw};
+pub use self::{args::Args, core::Core, mark::Mark, raw::Raw};
 use crate::raw::Failure;
 
 /// The server's wall clock, as far as the test moved it.
@@ -83,5 +84,5 @@ pub trait Kind: Send + Sync + fmt::Debug {
 
 /// Every kind of client that there is here.
 pub fn kinds() -> Vec<Arc<dyn Kind>> {
-    vec![Arc::new(Raw)]
+    vec![Arc::new(Raw), Arc::new(Core)]
 }

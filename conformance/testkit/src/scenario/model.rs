@@ -77,6 +77,8 @@ pub enum Action {
     },
     /// The server's clock moves.
     Advance(std::time::Duration),
+    /// The server's wall clock is set, by so many milliseconds forward or back; no time passes by it.
+    Jump(i64),
     /// Something happens to the server.
     Server(ServerAct),
     /// Something happens to an agent's network.
@@ -253,6 +255,7 @@ fn action(word: &str, value: Value) -> Result<Action> {
         }
         None => match word {
             "advance" => Action::Advance(humantime::parse_duration(&text(value)?)?),
+            "jump" => Action::Jump(jump(&text(value)?)?),
             "server" => Action::Server(serde_json::from_value(value)?),
             "cut" => Action::Network(NetworkAct::Cut, text(value)?),
             "part" => Action::Network(NetworkAct::Part, text(value)?),
@@ -267,6 +270,16 @@ fn action(word: &str, value: Value) -> Result<Action> {
             _ => bail!("no such step; an agent's call is written `agent.verb`"),
         },
     })
+}
+
+/// A span with the direction before it, such as `+3h` or `-90m`, in milliseconds.
+fn jump(text: &str) -> Result<i64> {
+    let (sign, span) = match text.split_at_checked(1) {
+        Some(("+", span)) => (1, span),
+        Some(("-", span)) => (-1, span),
+        _ => bail!("takes a span with its direction, such as +3h or -90m, not {text}"),
+    };
+    Ok(sign * i64::try_from(humantime::parse_duration(span)?.as_millis())?)
 }
 
 #[cfg(test)]
@@ -296,6 +309,8 @@ mod tests {
             ("- bob.send: {to: x}\n  error: no_such_code", "no_such_code"),
             ("- sleep: 1s", "no such step"),
             ("- advance: soon", "advance"),
+            ("- jump: 3h", "direction"),
+            ("- jump: -soon", "jump"),
             ("- advance: 1s\n  expect: {a: 1}", "only an agent's call"),
             ("- bob.send: {}\n  amy.send: {}", "one thing"),
             ("- bob.send: {}\n  expect: {}\n  error: timeout", "one of"),
@@ -303,6 +318,13 @@ mod tests {
             let error = format!("{:#}", one(steps).unwrap_err());
             assert!(error.contains(wanted), "{steps}: {error}");
         }
+    }
+
+    #[test]
+    fn a_jump_has_a_direction() {
+        let s = one("- jump: +90m\n- jump: -2h").unwrap();
+        let actions: Vec<&Action> = s.steps.iter().map(|step| &step.action).collect();
+        assert_eq!(actions, [&Action::Jump(5_400_000), &Action::Jump(-7_200_000)]);
     }
 
     #[test]

@@ -36,7 +36,8 @@ const TRY_AGAIN: Duration = Duration::from_millis(10);
 pub struct Stage {
     server: Server,
     clock: WorldClock,
-    moved: Duration,
+    /// By how much a scenario has set the wall clock off; put right when it is over.
+    jumped_ms: i64,
     running: bool,
 }
 
@@ -47,7 +48,7 @@ impl Stage {
     /// When it does not start.
     pub async fn new() -> Result<Self> {
         let server = ServerOptions::default().start().await?;
-        let mut stage = Self { server, clock: WorldClock::default(), moved: Duration::ZERO, running: true };
+        let mut stage = Self { server, clock: WorldClock::default(), jumped_ms: 0, running: true };
         stage.advance(Duration::ZERO).await?;
         Ok(stage)
     }
@@ -59,10 +60,20 @@ impl Stage {
 
     async fn advance(&mut self, span: Duration) -> Result<()> {
         let told = self.server.admin().advance(span).await?;
-        let told: Value = serde_json::from_str(&told).context("the answer of /advance")?;
-        let wall = told["wall_ms"].as_u64().context("the answer of /advance has no wall_ms")?;
-        self.moved += span;
-        self.clock.set(wall);
+        self.read_clock(&told)
+    }
+
+    /// Sets the wall clock off, forward or back; no time passes by it.
+    async fn jump(&mut self, ms: i64) -> Result<()> {
+        let wall = self.clock.now_ms().checked_add_signed(ms).context("a jump to before 1970")?;
+        let told = self.server.admin().set_wall(wall).await?;
+        self.jumped_ms += ms;
+        self.read_clock(&told)
+    }
+
+    fn read_clock(&self, told: &str) -> Result<()> {
+        let told: Value = serde_json::from_str(told).context("the answer of the admin listener")?;
+        self.clock.set(told["wall_ms"].as_u64().context("the admin listener's answer has no wall_ms")?);
         Ok(())
     }
 
@@ -79,11 +90,10 @@ impl Stage {
             }
         }
         if matches!(act, ServerAct::Start | ServerAct::Restart) {
+            // The wall clock is the machine's and outlives the server; the monotonic one begins anew with the process.
+            self.server.start_clock_at(self.clock.now_ms());
             self.server.restart().await?;
             self.running = true;
-            // A clock that stands stands at its beginning again.
-            let moved = std::mem::take(&mut self.moved);
-            self.advance(moved).await?;
         }
         Ok(())
     }
@@ -111,6 +121,9 @@ impl Stage {
         if !self.running {
             self.act(ServerAct::Start).await?;
         }
+        if self.jumped_ms != 0 {
+            self.jump(-self.jumped_ms).await?;
+        }
         for tenant in tenants {
             self.sweep(tenant).await.with_context(|| format!("sweeping up after {}", scenario.name))?;
         }
@@ -120,6 +133,7 @@ impl Stage {
     async fn step(&mut self, step: &Step, worlds: &mut [World]) -> Result<()> {
         match &step.action {
             Action::Advance(span) => self.advance(*span).await,
+            Action::Jump(ms) => self.jump(*ms).await,
             Action::Server(act) => {
                 self.act(*act).await?;
                 for driver in worlds.iter_mut().flat_map(|w| w.drivers.values_mut()) {

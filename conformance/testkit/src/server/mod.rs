@@ -123,6 +123,8 @@ pub struct Server {
     admin: SocketAddr,
     child: Option<Child>,
     started_in: Duration,
+    /// Where a manual clock stands at the next start; where the server's own stands without.
+    clock_at: Option<u64>,
 }
 
 impl Server {
@@ -138,6 +140,7 @@ impl Server {
             admin: local(free_port()?),
             child: None,
             started_in: Duration::ZERO,
+            clock_at: None,
             options,
         };
         server.run().await?;
@@ -187,7 +190,10 @@ impl Server {
             command.arg("--dev");
         }
         if self.options.manual_clock {
-            command.arg("--manual-clock");
+            command.arg(match self.clock_at {
+                Some(wall_ms) => format!("--manual-clock={wall_ms}"),
+                None => "--manual-clock".to_owned(),
+            });
         }
         command
             .args(["--listen", &self.listen.to_string()])
@@ -267,6 +273,12 @@ impl Server {
             self.kill().await?;
         }
         self.run().await
+    }
+
+    /// Where the manual clock stands at the next start, in milliseconds since 1970: a machine's time goes on while its
+    /// server is down.
+    pub fn start_clock_at(&mut self, wall_ms: u64) {
+        self.clock_at = Some(wall_ms);
     }
 
     /// All that it wrote to its outputs, over all starts.

@@ -4,6 +4,7 @@
 use std::{sync::Arc, time::Duration};
 
 use acb_ports::{Clock, ManualClock};
+use acb_types::{Now, Timestamp};
 use axum::{
     Json, Router,
     extract::{Query, State},
@@ -33,7 +34,7 @@ pub struct AdminDeps {
     pub clock: Arc<dyn Clock>,
     /// When the server became ready, on the monotonic clock.
     pub started_mono_ms: u64,
-    /// The clock that `/advance` moves, with `--manual-clock`.
+    /// The clock that `/advance` and `/wall` move, with `--manual-clock`.
     pub manual: Option<Arc<ManualClock>>,
 }
 
@@ -45,7 +46,7 @@ pub fn router(deps: AdminDeps) -> Router {
         .route("/ready", get(ready))
         .route("/metrics", get(metrics))
         .route("/version", get(version));
-    let router = if manual { router.route("/advance", post(advance)) } else { router };
+    let router = if manual { router.route("/advance", post(advance)).route("/wall", post(wall)) } else { router };
     router.fallback(|| async { StatusCode::NOT_FOUND }).with_state(deps)
 }
 
@@ -92,8 +93,31 @@ struct Advance {
     ms: u64,
 }
 
+/// Where the wall clock is to stand, in milliseconds since 1970.
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Wall {
+    ms: u64,
+}
+
+/// Time goes on by a span: both clocks move, and who waited wakes. Leases that ended thereby and attempts that came due
+/// are dealt with before the answer, so that whoever asked may look at once.
 async fn advance(State(deps): State<AdminDeps>, Query(by): Query<Advance>) -> Response {
     let Some(clock) = &deps.manual else { return StatusCode::NOT_FOUND.into_response() };
     let now = clock.advance(Duration::from_millis(by.ms));
+    for partition in deps.delivery.partitions() {
+        partition.run_due(now);
+    }
+    told(now)
+}
+
+/// The wall clock is set, forward or back, as by somebody at the machine: no time has passed, and nobody wakes.
+async fn wall(State(deps): State<AdminDeps>, Query(to): Query<Wall>) -> Response {
+    let Some(clock) = &deps.manual else { return StatusCode::NOT_FOUND.into_response() };
+    clock.set_wall(Timestamp(to.ms));
+    told(clock.now())
+}
+
+fn told(now: Now) -> Response {
     Json(serde_json::json!({"mono_ms": now.mono_ms, "wall_ms": now.wall.0})).into_response()
 }

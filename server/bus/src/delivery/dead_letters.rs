@@ -139,7 +139,9 @@ impl TenantDelivery {
         limit: u32,
     ) -> Result<(Vec<DeadLetter>, Option<Seq>), AppError> {
         let graves = self.graves();
-        let (end, mut next) = graves.with(|core, _, _| (core.log().written_end(), from.max(core.log().first_seq())));
+        // Only to where the twin sees: a letter that is written and not yet durable cannot be settled, so a list that
+        // showed it would show it still after it was discarded.
+        let (end, mut next) = graves.with(|core, _, _| (core.engine().shown_end(), from.max(core.log().first_seq())));
         let mut out = Vec::new();
         let mut facts: Option<(v1::DeadLetter, Seq, u32)> = None;
         while next < end {

@@ -350,11 +350,16 @@ impl Partition {
 
     /// Runs timers that are due and flushes what was only written. Called by the ticker.
     pub(super) fn beat(self: &Arc<Self>, now: Now, flush: bool) {
-        if self.next_timer.load(Ordering::Acquire) <= now.mono_ms {
-            self.with(super::core::PartitionCore::advance);
-        }
+        self.run_due(now);
         if flush && self.dirty.load(Ordering::Acquire) {
             self.schedule();
+        }
+    }
+
+    /// Runs timers that are due.
+    pub fn run_due(self: &Arc<Self>, now: Now) {
+        if self.next_timer.load(Ordering::Acquire) <= now.mono_ms {
+            self.with(super::core::PartitionCore::advance);
         }
     }
 

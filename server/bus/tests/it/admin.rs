@@ -114,6 +114,7 @@ async fn the_admin_listener_tells_life_readiness_version_and_metrics() {
     // Nothing of it is on the clients' port, and no clock can be moved without the switch.
     assert_eq!(http(server.address(), "GET", "/metrics").await.status, 404);
     assert_eq!(http(server.admin_address(), "POST", "/advance?ms=5").await.status, 404);
+    assert_eq!(http(server.admin_address(), "POST", "/wall?ms=5").await.status, 404);
 }
 
 #[tokio::test]
@@ -130,6 +131,23 @@ async fn with_a_manual_clock_time_goes_on_when_it_is_told_to() {
     assert_eq!(http(server.admin_address(), "GET", "/advance?ms=1").await.status, 405);
     server.advance(Duration::from_millis(1));
     assert_eq!(server.clock_ms(), before + 1501);
+}
+
+#[tokio::test]
+async fn with_a_manual_clock_the_wall_can_be_set_without_time_going_by() {
+    let server = Setup::dev().start().await;
+    let start = server.clock_ms();
+    for wall in [start + 3_600_000, start - 3_600_000] {
+        let answer = http(server.admin_address(), "POST", &format!("/wall?ms={wall}")).await;
+        assert_eq!(answer.status, 200);
+        assert!(answer.body.contains(&format!("\"wall_ms\":{wall}")), "{answer:?}");
+        assert!(answer.body.contains("\"mono_ms\":0"), "no time has gone by: {answer:?}");
+        assert_eq!(server.clock_ms(), wall);
+    }
+    for bad in ["/wall", "/wall?ms=-1", "/wall?ms=1&x=2"] {
+        assert_eq!(http(server.admin_address(), "POST", bad).await.status, 400, "{bad}");
+    }
+    assert_eq!(http(server.admin_address(), "GET", "/wall?ms=1").await.status, 405);
 }
 
 #[tokio::test]

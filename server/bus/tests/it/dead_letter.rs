@@ -2,9 +2,13 @@
 //! come to be, and come back, is told with the hot streams.
 
 use acb_proto::v1;
-use acb_types::ErrorCode;
+use acb_types::{ErrorCode, position::ClassId};
 
-use crate::support::{Server, Setup, refused, spec, told};
+use crate::{
+    held_log::Hold,
+    streams::consume,
+    support::{Server, Setup, message, refused, spec, told, wait_until},
+};
 
 #[tokio::test]
 async fn verbs_on_absent_letters_say_so_or_succeed() {
@@ -56,4 +60,44 @@ async fn the_dead_letters_of_anothers_inbox_are_nobodys_affair() {
     told(observer.dead_letters().list_dead_letters(request()).await).unwrap();
     let get = v1::GetDeadLetterRequest { dead_letter_id: "dead-letters-0-1-1".to_owned() };
     assert_eq!(refused(told(observer.dead_letters().get_dead_letter(get).await)), ErrorCode::PermissionDenied);
+}
+
+#[tokio::test]
+async fn a_letter_is_listed_once_it_can_be_discarded_and_not_after_that() {
+    let hold = Hold::of(ClassId::DEAD_LETTERS);
+    let server = Setup::dev().holding(&hold).start().await;
+    let bus = server.dev("default", "a");
+    let incarnation = bus.register(spec("a")).await.unwrap().incarnation;
+    let mut stream = consume(&bus, "$inbox.a", incarnation).await.unwrap();
+    let send = v1::SendRequest { message: Some(message("$acb.inbox.a", "poison")), ..v1::SendRequest::default() };
+    told(bus.messages().send(send).await).unwrap();
+    let delivered = stream.next().await.unwrap();
+    let first_seq = delivered.runs[0].first_seq;
+    let term = v1::Term { first_seq, count: 1, reason: "no".to_owned() };
+    stream.up.send(v1::ConsumeRequest { terms: vec![term], ..Default::default() }).await.unwrap();
+    let list = || {
+        let bus = bus.clone();
+        async move {
+            let request = v1::ListDeadLettersRequest { subscription: "$inbox.a".to_owned(), ..Default::default() };
+            told(bus.dead_letters().list_dead_letters(request).await).unwrap().dead_letters
+        }
+    };
+    let discard = |id: String| {
+        let bus = bus.clone();
+        async move {
+            let request = v1::DiscardDeadLetterRequest { dead_letter_id: id };
+            told(bus.dead_letters().discard_dead_letter(request).await).unwrap();
+        }
+    };
+    // Written, and its sync held: it may not be seen, as it cannot be thrown away yet.
+    wait_until("facts and message", || async { hold.written_end() }, |end| *end > 2).await;
+    for letter in list().await {
+        discard(letter.dead_letter_id).await;
+        assert!(list().await.is_empty(), "it was discarded and is listed still");
+    }
+    hold.let_go();
+    let letters = wait_until("the letter", list, |l| !l.is_empty()).await;
+    assert_eq!((letters.len(), letters[0].reason.as_str()), (1, "terminated"));
+    discard(letters[0].dead_letter_id.clone()).await;
+    assert!(list().await.is_empty(), "it was discarded and is listed still");
 }

@@ -18,6 +18,7 @@ mod coverage;
 mod dead_letter;
 mod edge;
 mod generated;
+mod held_log;
 mod message;
 mod policy;
 mod program;

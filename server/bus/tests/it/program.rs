@@ -158,6 +158,9 @@ fn development_mode_says_so_loudly_and_shows_no_key() {
     assert!(screen.contains("!! --manual-clock") && !screen.contains("acb_default_"), "{screen}");
     running.signal("-INT");
     assert_eq!(running.code().0, Some(0));
+    let (running, screen) = Running::start(folder.path(), &["--dev", "--manual-clock=2027-03-04T05:06:07Z"]);
+    assert!(screen.contains("time stands at 2027-03-04T05:06:07.000Z until"), "{screen}");
+    drop(running);
     let output = run(folder.path(), &["--manual-clock"]);
     assert_eq!(output.status.code(), Some(2));
 }

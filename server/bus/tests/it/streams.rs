@@ -13,8 +13,8 @@ use tonic_prost::ProstCodec;
 use crate::support::{Client, Server, Setup, failure, message, refused, spec, told, wait_until};
 
 /// One hot stream: what goes up, and what comes down.
-struct Stream<Up, Down> {
-    up: mpsc::Sender<Up>,
+pub(crate) struct Stream<Up, Down> {
+    pub(crate) up: mpsc::Sender<Up>,
     down: Streaming<Down>,
 }
 
@@ -34,7 +34,7 @@ where
         Ok(Self { up, down: response.into_inner() })
     }
 
-    async fn next(&mut self) -> Result<Down, ErrorCode> {
+    pub(crate) async fn next(&mut self) -> Result<Down, ErrorCode> {
         let next = tokio::time::timeout(Duration::from_secs(10), self.down.message()).await.expect("nothing came");
         match next {
             Ok(Some(frame)) => Ok(frame),
@@ -44,10 +44,10 @@ where
     }
 }
 
-type Consume = Stream<v1::ConsumeRequest, v1::ConsumeResponse>;
+pub(crate) type Consume = Stream<v1::ConsumeRequest, v1::ConsumeResponse>;
 type Publish = Stream<v1::PublishStreamRequest, v1::PublishStreamResponse>;
 
-async fn consume(client: &Client, subscription: &str, incarnation: u64) -> Result<Consume, ErrorCode> {
+pub(crate) async fn consume(client: &Client, subscription: &str, incarnation: u64) -> Result<Consume, ErrorCode> {
     let open = v1::ConsumeOpen {
         subscription: subscription.to_owned(),
         session_id: uuid::Uuid::new_v4().as_bytes().to_vec().into(),

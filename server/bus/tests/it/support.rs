@@ -2,6 +2,7 @@
 
 use std::{fmt, future::Future, net::SocketAddr, sync::Arc, time::Duration};
 
+use crate::held_log::{HeldLog, Hold};
 use acb_ports::ManualClock;
 use acb_proto::v1::{
     self, admin_service_client::AdminServiceClient, agent_registry_client::AgentRegistryClient,
@@ -40,11 +41,18 @@ pub(crate) struct Server {
 pub(crate) struct Setup {
     dev: bool,
     settings: Vec<(String, String)>,
+    hold: Option<Arc<Hold>>,
 }
 
 impl Setup {
     pub(crate) fn dev() -> Self {
-        Self { dev: true, settings: Vec::new() }
+        Self { dev: true, ..Self::default() }
+    }
+
+    /// Syncs of one class wait until the test lets them go.
+    pub(crate) fn holding(mut self, hold: &Arc<Hold>) -> Self {
+        self.hold = Some(Arc::clone(hold));
+        self
     }
 
     pub(crate) fn set(mut self, path: &str, text: impl fmt::Display) -> Self {
@@ -78,7 +86,10 @@ impl Server {
             values.set(&path, text, Origin::Flag("--set")).unwrap();
         }
         let config = Config::read(&values).unwrap();
-        let stores = boot::stores(&config, Arc::clone(&clock) as _).await.unwrap();
+        let mut stores = boot::stores(&config, Arc::clone(&clock) as _).await.unwrap();
+        if let Some(hold) = &setup.hold {
+            stores.log = Arc::new(HeldLog { inner: stores.log, hold: Arc::clone(hold) });
+        }
         let mut builder = ServerBuilder::new(config, stores).clock(Arc::clone(&clock) as _);
         if setup.dev {
             builder = builder.dev().manual_clock(Arc::clone(&clock));

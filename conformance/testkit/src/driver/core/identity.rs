@@ -4,10 +4,7 @@ use acb_sdk::{Client, Credentials, EnrolmentKey, KeySpec};
 use serde_json::{Value, json};
 
 use super::CoreDriver;
-use crate::{
-    driver::Args,
-    raw::Failure,
-};
+use crate::{driver::Args, raw::Failure};
 
 fn shape_key(key: &EnrolmentKey) -> Value {
     json!({

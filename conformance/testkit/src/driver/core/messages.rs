@@ -1,7 +1,10 @@
 //! Messages out, requests, and what became of them.
 
 use acb_proto::v1;
-use acb_sdk::{Client, DeadLetter, Durability, Envelope, MessageKind, MessageStatus, Priority, PublishBuilder, Published, Reply, Timestamp};
+use acb_sdk::{
+    Client, DeadLetter, Durability, Envelope, MessageKind, MessageStatus, Priority, PublishBuilder, Published, Reply,
+    Timestamp,
+};
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 

@@ -1,8 +1,7 @@
 //! Agents and subscriptions.
 
 use acb_sdk::{
-    Agent, AgentCapability, AgentStatus, DeadLetterPolicy, StartAt, SubscriptionInfo, SubscriptionSpec,
-    Timestamp,
+    Agent, AgentCapability, AgentStatus, DeadLetterPolicy, StartAt, SubscriptionInfo, SubscriptionSpec, Timestamp,
 };
 use serde_json::{Value, json};
 
@@ -14,9 +13,7 @@ use crate::{
 
 fn shape(agent: &Agent) -> Value {
     let spec = &agent.spec;
-    let capability = |c: &AgentCapability| {
-        json!({"name": c.name, "version": c.version, "input_schema": c.input_schema, "output_schema": c.output_schema})
-    };
+    let capability = |c: &AgentCapability| json!({"name": c.name, "version": c.version, "input_schema": c.input_schema, "output_schema": c.output_schema});
     json!({
         "id": spec.id, "type": spec.kind, "name": spec.name, "description": spec.description,
         "version": spec.version, "location": spec.location, "endpoint": spec.endpoint, "groups": spec.groups,
