@@ -259,6 +259,17 @@ pub enum Address<'a> {
 }
 
 impl<'a> Address<'a> {
+    /// Checks that a reply can be sent there: a request must not make its answerer speak to the bus's own places. Does not
+    /// check the grammar.
+    pub(crate) fn check_reply_to(topic: &str) -> Result<(), InvalidName> {
+        match Address::of(topic) {
+            Address::Unknown(_) | Address::DeadLetters(_) | Address::Redrive(_) => {
+                Err(InvalidName::Reserved { what: "reply_to" })
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Sorts a topic's text. Does not check the grammar.
     pub fn of(topic: &'a str) -> Self {
         if !is_reserved(topic) {

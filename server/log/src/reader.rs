@@ -58,6 +58,12 @@ impl Reader {
         self.shared.first_seq().min(self.shared.written_seq())
     }
 
+    /// Bytes that readers of this log took from its files since it was opened, indexes included: what answers to reads
+    /// cost, where the answers themselves are what they gave.
+    pub fn read_bytes(&self) -> u64 {
+        self.shared.read_bytes.load(Ordering::Relaxed)
+    }
+
     /// Reads messages of wanted topics that are written, in order. At most about 256 KiB are held at once. Blocks for as
     /// long as the disk takes.
     ///
@@ -263,6 +269,7 @@ impl Reader {
     fn block(&self, segment: &Segment, file: &dyn DiskFile, from: u32, to: u32) -> Result<Bytes, Stop> {
         let mut bytes = Vec::with_capacity((to - from) as usize);
         file.pread(&mut bytes, (to - from) as usize, u64::from(from)).map_err(|e| self.stop(segment, e))?;
+        self.shared.count_read(bytes.len());
         Ok(bytes.into())
     }
 

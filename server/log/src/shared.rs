@@ -163,6 +163,8 @@ pub(crate) struct Shared {
     pub(crate) first: AtomicU64,
     /// Readers may go up to here.
     pub(crate) written: AtomicU64,
+    /// Bytes that readers took from files, indexes included.
+    pub(crate) read_bytes: AtomicU64,
     pub(crate) spares: Mutex<Spares>,
     pub(crate) chores: Mutex<VecDeque<Chore>>,
     /// Set while a spare is asked for.
@@ -189,6 +191,7 @@ impl Shared {
             segments: RwLock::new(VecDeque::new()),
             floor: AtomicU64::new(1),
             first: AtomicU64::new(1),
+            read_bytes: AtomicU64::new(0),
             written: AtomicU64::new(1),
             spares: Mutex::new(Spares { ready: VecDeque::new(), next_number: 1 }),
             chores: Mutex::new(VecDeque::new()),
@@ -257,7 +260,9 @@ impl Shared {
     /// A topic's list. Long ones are kept in the cache.
     pub(crate) fn list(&self, segment: &Segment, sidecar: &Sidecar, row: (u32, &sidecar::Row)) -> io::Result<Bytes> {
         if row.1.count <= sidecar::LONG_LIST {
-            return sidecar.list(&*self.sidecar_file(segment)?, row.1).map(Bytes::from);
+            let list = sidecar.list(&*self.sidecar_file(segment)?, row.1).map(Bytes::from)?;
+            self.count_read(list.len());
+            return Ok(list);
         }
         self.section_or(segment, 16 + row.0, |file| sidecar.list(file, row.1))
     }
@@ -273,8 +278,13 @@ impl Shared {
             return Ok(bytes);
         }
         let bytes = Bytes::from(load(&*self.sidecar_file(segment)?)?);
+        self.count_read(bytes.len());
         self.tenant.caches.sections.lock().put(key, bytes.clone(), bytes.len() as u64 + 64);
         Ok(bytes)
+    }
+
+    pub(crate) fn count_read(&self, bytes: usize) {
+        self.read_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
     /// Forgets all that is cached of a segment.

@@ -166,4 +166,8 @@ pub trait LogReader: Send + Sync + fmt::Debug {
 
     /// First seq that is kept.
     fn first_seq(&self) -> Seq;
+
+    /// Bytes that reads of the partition took from where it is kept since it was opened, by any reader; 0 where it is
+    /// kept in memory. For metrics: what reading costs, as against what it gives.
+    fn read_bytes(&self) -> u64;
 }

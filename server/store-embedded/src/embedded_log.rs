@@ -253,6 +253,10 @@ impl LogReader for Reader {
     fn first_seq(&self) -> Seq {
         self.0.first_seq()
     }
+
+    fn read_bytes(&self) -> u64 {
+        self.0.read_bytes()
+    }
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use crate::{
     attributes,
     envelope::{MessageKind, Priority},
     limits,
-    name::Topic,
+    name::{Address, Topic},
 };
 
 /// One message's fields while they are walked.
@@ -139,6 +139,7 @@ pub fn walk(body: &Bytes) -> Result<Walked, FrameError> {
                         match number {
                             field::REPLY_TO => {
                                 Topic::check_as("reply_to", text)
+                                    .and_then(|()| Address::check_reply_to(text))
                                     .map_err(|source| FrameError::Topic { index, source })?;
                             }
                             field::ORIGINAL_TOPIC => out.flags |= flag::ORIGINAL_TOPIC,

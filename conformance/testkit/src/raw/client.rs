@@ -38,6 +38,8 @@ pub enum Identity {
     },
     /// By an access token.
     Token(String),
+    /// By an `authorization` header that may be none: what a client with a bug, or an attacker, sends.
+    Authorization(String),
 }
 
 impl Identity {
@@ -59,6 +61,9 @@ impl Identity {
             }
             Self::Token(token) => {
                 metadata.insert("authorization", value(&format!("Bearer {token}"))?);
+            }
+            Self::Authorization(header) => {
+                metadata.insert("authorization", value(header)?);
             }
         }
         Ok(metadata)

@@ -3,6 +3,7 @@
 mod place;
 
 use std::{
+    ffi::OsString,
     fs::{File, OpenOptions},
     io::{Read as _, Seek as _, SeekFrom},
     net::SocketAddr,
@@ -186,6 +187,11 @@ impl Server {
             }
             None => Command::new(program),
         };
+        // What the test run was told, such as where the program lies or how many rounds to do, is not the server's: it
+        // takes every `ACB_<SECTION>_...` for a setting, and refuses those that it does not know.
+        for name in own_variables(std::env::vars_os().map(|(name, _)| name)) {
+            command.env_remove(name);
+        }
         if self.options.dev {
             command.arg("--dev");
         }
@@ -307,10 +313,26 @@ impl Server {
     }
 }
 
+/// Of a process's variables, those that a server would take for its own.
+fn own_variables(names: impl Iterator<Item = OsString>) -> Vec<OsString> {
+    names.filter(|name| name.as_encoded_bytes().starts_with(b"ACB_")).collect()
+}
+
 impl Drop for Server {
     fn drop(&mut self) {
         if std::thread::panicking() {
             eprintln!("{}", self.log_tail());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_server_is_told_what_a_test_gives_it_and_not_what_the_test_run_was_told() {
+        let given = ["PATH", "ACB_SERVER_BIN", "ACB_CRASH_ROUNDS", "NOT_ACB_X", "ACB"].map(OsString::from);
+        assert_eq!(own_variables(given.into_iter()), ["ACB_SERVER_BIN", "ACB_CRASH_ROUNDS"].map(OsString::from));
     }
 }

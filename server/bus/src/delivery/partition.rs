@@ -257,6 +257,7 @@ impl Partition {
         });
         self.metrics.queue_depth.set(i64::try_from(depth).unwrap_or(i64::MAX));
         self.metrics.log_bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
+        self.metrics.log_read_bytes.inner().store(self.reader().read_bytes(), std::sync::atomic::Ordering::Relaxed);
     }
 
     fn act(self: &Arc<Self>, after: After) {

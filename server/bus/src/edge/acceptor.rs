@@ -19,8 +19,9 @@ use tokio_rustls::TlsAcceptor;
 
 use super::{
     Counted, EdgeDeps,
+    head::{Head, Protocol},
     hot::{Handed, Runtime},
-    stream::{Connection, Socket},
+    stream::{Connection, Greeted, Socket},
 };
 
 /// How long the acceptor waits after the system had no more sockets for it.
@@ -32,13 +33,6 @@ struct Acceptor {
     http1: Runtime,
     connections: Arc<AtomicUsize>,
     handshakes: Semaphore,
-}
-
-/// What a connection speaks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Protocol {
-    Http2,
-    Http1,
 }
 
 pub(super) fn start(
@@ -115,10 +109,20 @@ impl Acceptor {
             return Ok((Connection::Plain(Socket::Here(stream)), protocol));
         };
         let _slot = self.handshakes.acquire().await.map_err(io::Error::other)?;
-        let stream = TlsAcceptor::from(Arc::clone(tls)).accept(Socket::Here(stream)).await?;
-        let protocol =
-            if stream.get_ref().1.alpn_protocol() == Some(b"h2") { Protocol::Http2 } else { Protocol::Http1 };
-        Ok((Connection::Tls(Box::new(stream)), protocol))
+        let mut stream = TlsAcceptor::from(Arc::clone(tls)).accept(Socket::Here(stream)).await?;
+        let agreed = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+        let mut head = Head::default();
+        let protocol = loop {
+            match head.protocol() {
+                Some(protocol) => break protocol,
+                None if head.read(&mut stream).await? == 0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+                None => {}
+            }
+        };
+        if agreed && protocol != Protocol::Http2 {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "h2 was agreed on and is not spoken"));
+        }
+        Ok((Connection::Tls(Box::new(Greeted::new(stream, head))), protocol))
     }
 
     fn hand(&self, mut connection: Connection, protocol: Protocol, peer: SocketAddr, held: Held) {
@@ -152,17 +156,17 @@ impl Drop for Held {
     }
 }
 
-/// Tells the protocol by the first bytes, without taking them. HTTP/2 begins with `PRI` (RFC 9113, section 3.4), which is
-/// no method of HTTP/1.
+/// Tells the protocol by the first bytes, without taking them.
 async fn peek(stream: &TcpStream) -> io::Result<Protocol> {
-    let mut first = [0; 3];
     loop {
-        match stream.peek(&mut first).await? {
-            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
-            3 if first == *b"PRI" => return Ok(Protocol::Http2),
-            n if first[..n] != b"PRI"[..n] => return Ok(Protocol::Http1),
-            // One or two bytes of it: the rest is on its way. A peek does not wait for more, so we do.
-            _ => tokio::time::sleep(Duration::from_millis(2)).await,
+        let mut head = Head::default();
+        if head.peek(stream).await? == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        match head.protocol() {
+            Some(protocol) => return Ok(protocol),
+            // Part of the preface: the rest is on its way. A peek does not wait for more, so we do.
+            None => tokio::time::sleep(Duration::from_millis(2)).await,
         }
     }
 }

@@ -12,6 +12,7 @@ use std::{
         atomic::{AtomicUsize, Ordering::Relaxed},
     },
     thread::JoinHandle,
+    time::Duration,
 };
 
 use hyper::{body::Incoming, server::conn::http2};
@@ -22,6 +23,7 @@ use tower::Service as _;
 
 use super::{
     Counted, EdgeDeps, PeerAddress,
+    stall::Stall,
     stream::Connection,
     timed::{Timed, TimedExecutor},
 };
@@ -116,9 +118,10 @@ impl Serving {
         let connections = TaskTracker::new();
         while let Some(handed) = receiver.recv().await {
             let service = PerConnection { router: self.router.clone(), peer: handed.peer };
-            let (drain, kill) = (self.drain.clone(), self.kill.clone());
+            let ends =
+                Ends { drain: self.drain.clone(), kill: self.kill.clone(), stall_timeout: self.limits.stall_timeout() };
             let task = Timed::new(
-                serve(self.kind, handed, service, http2.clone(), auto.clone(), drain, kill),
+                serve(self.kind, handed, service, http2.clone(), auto.clone(), ends),
                 Arc::clone(&self.metrics),
             );
             #[expect(clippy::disallowed_methods, reason = "tracked here, and bounded by the number of connections")]
@@ -129,22 +132,32 @@ impl Serving {
     }
 }
 
+/// What ends a connection from this side.
+struct Ends {
+    /// The server drains.
+    drain: CancellationToken,
+    /// Its time to drain is over.
+    kill: CancellationToken,
+    /// The peer takes nothing any more.
+    stall_timeout: Duration,
+}
+
 async fn serve(
     kind: Kind,
     mut handed: Handed,
     service: PerConnection,
     http2: http2::Builder<TimedExecutor>,
     auto: auto::Builder<TimedExecutor>,
-    drain: CancellationToken,
-    kill: CancellationToken,
+    ends: Ends,
 ) {
+    let Ends { drain, kill, stall_timeout } = ends;
     let _counted = handed.counted;
     let peer = handed.peer;
     if let Err(error) = handed.connection.join() {
         tracing::debug!(%peer, "connection lost on its way: {error}");
         return;
     }
-    let io = TokioIo::new(handed.connection);
+    let io = TokioIo::new(Stall::new(handed.connection, stall_timeout));
     // In both loops: the connection future keeps its place over `select!`, and tokens are cancel-safe.
     macro_rules! drive {
         ($connection:expr) => {{
@@ -154,7 +167,7 @@ async fn serve(
                 tokio::select! {
                     ended = connection.as_mut() => {
                         if let Err(error) = ended {
-                            tracing::debug!(%peer, "connection ended: {error}");
+                            tracing::debug!(%peer, "connection ended: {}", reasons(error.into()));
                         }
                         return;
                     }
@@ -171,6 +184,17 @@ async fn serve(
         Kind::Hot => drive!(http2.serve_connection(io, service)),
         Kind::Http1 => drive!(auto.serve_connection_with_upgrades(io, service)),
     }
+}
+
+/// An error and what caused it: of a connection that was cut, only the innermost says by which bound.
+fn reasons(error: Box<dyn std::error::Error + Send + Sync>) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        text = format!("{text}: {inner}");
+        cause = inner.source();
+    }
+    text
 }
 
 /// The router as one connection sees it: every request knows where it comes from.

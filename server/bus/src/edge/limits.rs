@@ -51,6 +51,11 @@ impl Default for EdgeLimits {
 }
 
 impl EdgeLimits {
+    /// How long a peer may take nothing of what waits for it: as long as it may leave a question unanswered.
+    pub fn stall_timeout(&self) -> Duration {
+        self.keep_alive_interval + self.keep_alive_timeout
+    }
+
     /// Sets up HTTP/2 connections.
     pub fn http2<E>(&self, builder: &mut http2::Builder<E>) {
         builder

@@ -8,8 +8,10 @@
 
 pub mod acceptor;
 pub mod fd_limit;
+pub mod head;
 pub mod hot;
 pub mod limits;
+mod stall;
 pub mod stream;
 pub mod timed;
 pub mod tls;

@@ -12,6 +12,8 @@ use tokio::{
 };
 use tokio_rustls::server::TlsStream;
 
+use super::head::Head;
+
 /// A socket that can leave one runtime and join another, also from under a TLS session.
 #[derive(Debug)]
 pub enum Socket {
@@ -92,14 +94,69 @@ pub enum Connection {
     /// Plain text.
     Plain(Socket),
     /// TLS 1.3. Boxed: a session is some kilobytes, and most connections have none.
-    Tls(Box<TlsStream<Socket>>),
+    Tls(Box<Greeted>),
+}
+
+/// A TLS session of which the first bytes were read already, to see what it speaks: they are given once more.
+#[derive(Debug)]
+pub struct Greeted {
+    stream: TlsStream<Socket>,
+    head: Head,
+    given: usize,
+}
+
+impl Greeted {
+    /// A session and what was read of it.
+    pub fn new(stream: TlsStream<Socket>, head: Head) -> Self {
+        Self { stream, head, given: 0 }
+    }
+}
+
+impl AsyncRead for Greeted {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let me = &mut *self;
+        let rest = &me.head.bytes()[me.given..];
+        if rest.is_empty() {
+            return Pin::new(&mut me.stream).poll_read(cx, buf);
+        }
+        let n = rest.len().min(buf.remaining());
+        buf.put_slice(&rest[..n]);
+        me.given += n;
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Greeted {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
 }
 
 impl Connection {
     fn socket(&mut self) -> &mut Socket {
         match self {
             Self::Plain(socket) => socket,
-            Self::Tls(stream) => stream.get_mut().0,
+            Self::Tls(greeted) => greeted.stream.get_mut().0,
         }
     }
 

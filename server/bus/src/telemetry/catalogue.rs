@@ -58,6 +58,7 @@ catalogue! {
     DELIVERY_LATENCY = Histogram "acb_delivery_latency_seconds" PARTITION, "Time from storing a message to handing it to a consumer, first attempts only.";
     QUEUE_DEPTH = Gauge "acb_queue_depth" PARTITION, "Messages that are leased or wait for another try, summed over subscriptions; set at each scrape.";
     LOG_BYTES = Gauge "acb_log_bytes" PARTITION, "Bytes of the log on disk; set at each scrape.";
+    LOG_READ_BYTES = Counter "acb_log_read_bytes_total" PARTITION, "Bytes read from the log's files, indexes included, for consumers that are behind; set at each scrape.";
     SYNC_TIME = Histogram "acb_log_sync_seconds" PARTITION, "Time of one sync of the log to stable storage.";
     REGISTRATIONS = Counter "acb_agent_registrations_total" TENANT, "Registrations of agents.";
     DISCOVERIES = Counter "acb_agent_discoveries_total" TENANT, "Pages of discovery.";

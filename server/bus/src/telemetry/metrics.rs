@@ -84,6 +84,8 @@ pub struct PartitionMetrics {
     pub queue_depth: Gauge,
     /// Bytes on disk.
     pub log_bytes: Gauge,
+    /// Bytes read from disk; set at each scrape.
+    pub log_read_bytes: Counter,
 }
 
 /// Counters of one tenant's registry.
@@ -158,6 +160,7 @@ pub struct Metrics {
     sync_time: Family<PartitionLabels, TimeHistogram>,
     queue_depth: Family<PartitionLabels, Gauge>,
     log_bytes: Family<PartitionLabels, Gauge>,
+    log_read_bytes: Family<PartitionLabels, Counter>,
     calls: Family<MethodLabels, Counter>,
     call_time: Family<MethodLabels, TimeHistogram>,
     failures: Family<FailureLabels, Counter>,
@@ -206,6 +209,7 @@ impl Metrics {
             sync_time: registered(&mut r, &m::SYNC_TIME),
             queue_depth: registered(&mut r, &m::QUEUE_DEPTH),
             log_bytes: registered(&mut r, &m::LOG_BYTES),
+            log_read_bytes: registered(&mut r, &m::LOG_READ_BYTES),
             calls: registered(&mut r, &m::CALLS),
             call_time: registered(&mut r, &m::CALL_TIME),
             failures: registered(&mut r, &m::FAILURES),
@@ -228,6 +232,7 @@ impl Metrics {
             sync_time: self.sync_time.get_or_create_owned(&l),
             queue_depth: self.queue_depth.get_or_create_owned(&l),
             log_bytes: self.log_bytes.get_or_create_owned(&l),
+            log_read_bytes: self.log_read_bytes.get_or_create_owned(&l),
         }
     }
 

@@ -20,7 +20,7 @@ use tonic::{Status, Streaming};
 use super::{
     codec::OutFrame,
     hot::{self, Caller, Control, FRAMES_PER_POLL, HotContext, Watch},
-    status,
+    status, untyped,
 };
 use crate::{
     auth::{Role, policy::Verb},
@@ -109,8 +109,7 @@ impl ConsumeStream {
         if self.caller.session.is_revoked() {
             return Err(AppError::of(ErrorCode::TokenRevoked));
         }
-        let request = v1::ConsumeRequest::decode(frame)
-            .map_err(|e| AppError::new(ErrorCode::MalformedFrame, "frame is no ConsumeRequest").caused_by(e))?;
+        let request = v1::ConsumeRequest::decode(frame).map_err(|e| untyped::no_frame("ConsumeRequest", e))?;
         if let Some(reauth) = &request.reauth {
             self.caller.session = self.context.auth.reauth(&self.caller.session, &reauth.token)?;
             self.watch = Watch::new(&self.context, &self.caller.session, self.fence.clone(), false);
@@ -119,7 +118,7 @@ impl ConsumeStream {
             self.open(open)?;
         }
         let Some(open) = &self.open else {
-            return Err(AppError::new(ErrorCode::MalformedFrame, "the first frame must carry open"));
+            return Err(AppError::missing("open"));
         };
         if let Some(credit) = &request.credit {
             open.partition.credit(open.session, credit_of(credit)?);
@@ -150,7 +149,7 @@ impl ConsumeStream {
             let id = tenant.ephemeral_open(token, def, start)?;
             (ClassId::TOPICS, id, ack_wait)
         } else {
-            let name: SubscriptionName = open.subscription.parse()?;
+            let name = super::subscription::name_in("subscription", &open.subscription)?;
             if name.is_implicit() {
                 let own = name == SubscriptionName::inbox(&principal.agent)
                     || name == SubscriptionName::reply(&principal.agent);
@@ -311,8 +310,11 @@ impl ConsumeStream {
                         _ => Poll::Ready(None),
                     };
                 }
-                // The connection is gone or the peer speaks no gRPC: there is nobody to tell.
-                Poll::Ready(Some(Err(_))) => {
+                Poll::Ready(Some(Err(status))) => {
+                    if let Some(error) = untyped::unreadable(&status) {
+                        return self.fail(&error);
+                    }
+                    // The connection is gone: there is nobody to tell.
                     self.done = true;
                     return Poll::Ready(None);
                 }

@@ -26,7 +26,7 @@ use tonic::{Status, Streaming};
 use super::{
     codec::OutFrame,
     hot::{self, Caller, Control, FRAMES_PER_POLL, HotContext, Watch},
-    status,
+    status, untyped,
 };
 use crate::{
     auth::policy::Verb,
@@ -49,7 +49,7 @@ const BAD_PER_FRAME_MAX: usize = 16;
 /// Ranges of acknowledgements that wait for company at most.
 const ACKS_HELD_MAX: usize = 8;
 
-/// What a client may not send to this version.
+/// What a client may not send, or not to this version.
 const UNSUPPORTED: u16 = flag::NOT_BEFORE | flag::ORIGINAL_TOPIC;
 
 /// An open producer session.
@@ -170,7 +170,7 @@ impl PublishStream {
         walked: Result<Walked, FrameError>,
     ) -> Result<(), AppError> {
         if self.open.is_none() {
-            return Err(AppError::new(ErrorCode::MalformedFrame, "the first frame must carry open"));
+            return Err(AppError::missing("open"));
         }
         if counter == 0 {
             return Err(AppError::new(ErrorCode::MalformedFrame, "counter starts at 1"));
@@ -241,9 +241,24 @@ impl PublishStream {
             producer_epoch: open.epoch,
             counter,
         };
+        if batch.flags & UNSUPPORTED != 0 && batch.count > 1 {
+            // Its neighbours must not suffer for it. Flags are of the whole, so each message is looked at by itself.
+            let mut rest = batch.body;
+            for counter in (counter..).take(batch.count as usize) {
+                let one = rest.split_to(frame::prefix_len(&rest, 1));
+                if let Ok(walked) = frame::walk(&one) {
+                    self.submit(counter, Some(level), one, walked);
+                }
+            }
+            return;
+        }
         if batch.flags & UNSUPPORTED != 0 {
-            let what = "not_before_ms, and original_topic from a client, are not supported by this version";
-            self.refuse(counter, batch.count, &AppError::new(ErrorCode::UnsupportedFeature, what));
+            let error = if batch.flags & flag::ORIGINAL_TOPIC != 0 {
+                AppError::invalid("original_topic", "is set by the server on redriven dead letters")
+            } else {
+                AppError::new(ErrorCode::UnsupportedFeature, "not_before_ms is not done by this version")
+            };
+            self.refuse(counter, batch.count, &error);
             return;
         }
         // Nearly every frame goes to one log whole; one that does not is cut where the log changes.
@@ -359,8 +374,11 @@ impl PublishStream {
             match Pin::new(&mut self.input).poll_next(cx) {
                 Poll::Pending => break,
                 Poll::Ready(None) => self.input_ended = true,
-                // The connection is gone or the peer speaks no gRPC: there is nobody to tell.
-                Poll::Ready(Some(Err(_))) => {
+                Poll::Ready(Some(Err(status))) => {
+                    if let Some(error) = untyped::unreadable(&status) {
+                        return self.fail(&error);
+                    }
+                    // The connection is gone: there is nobody to tell.
                     self.done = true;
                     return Poll::Ready(None);
                 }
@@ -482,8 +500,8 @@ impl Parsed {
         {
             return Ok(parsed);
         }
-        let request = v1::PublishStreamRequest::decode(frame)
-            .map_err(|e| AppError::new(ErrorCode::MalformedFrame, "frame is no PublishStreamRequest").caused_by(e))?;
+        let request =
+            v1::PublishStreamRequest::decode(frame).map_err(|e| untyped::no_frame("PublishStreamRequest", e))?;
         let mut body = BytesMut::new();
         for message in &request.messages {
             // prost writes fields in rising order: the canonical form.

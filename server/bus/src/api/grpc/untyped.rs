@@ -8,6 +8,9 @@ use tonic::Code;
 use super::status;
 use crate::{error::AppError, request_id::RequestId};
 
+/// What prost says of a text that is not UTF-8: it has no error type that tells so.
+const NOT_UTF8: &str = "UTF-8";
+
 /// Gives a response that failed without a code its code. Looks at headers only: what fails later failed in our hands.
 pub async fn typed(response: Response<axum::body::Body>) -> Response<axum::body::Body> {
     let Some(error) = untyped(response.headers()) else { return response };
@@ -22,18 +25,41 @@ fn untyped(headers: &HeaderMap) -> Option<AppError> {
     }
     let code = headers.get("grpc-status")?;
     let text = tonic::Status::from_header_map(headers).map(|s| s.message().to_owned()).unwrap_or_default();
-    Some(match Code::from_bytes(code.as_bytes()) {
+    let code = Code::from_bytes(code.as_bytes());
+    Some(match code {
         Code::Ok => return None,
         // Health says so of a service that it does not know; reflection does of symbols, inside its answers.
         Code::NotFound => AppError::new(ErrorCode::RouteNotFound, text),
         Code::Unimplemented => AppError::new(ErrorCode::UnsupportedFeature, "the server has no such call"),
-        Code::OutOfRange | Code::ResourceExhausted => AppError::new(ErrorCode::FrameTooLarge, text),
-        _ if text.contains("UTF-8") => AppError::new(ErrorCode::InvalidUtf8, text),
-        Code::Internal if text.to_lowercase().contains("decode") || text.contains("compressed") => {
-            AppError::new(ErrorCode::MalformedFrame, text)
-        }
-        other => AppError::internal(format!("{other:?} without a code: {text}")),
+        _ => match undecodable(code, &text) {
+            Some(undecodable) => AppError::new(undecodable, text),
+            None => AppError::internal(format!("{code:?} without a code: {text}")),
+        },
     })
+}
+
+/// Which error of the table a failure of tonic's own decoding is, if it is one.
+fn undecodable(code: Code, text: &str) -> Option<ErrorCode> {
+    match code {
+        Code::OutOfRange | Code::ResourceExhausted => Some(ErrorCode::FrameTooLarge),
+        _ if text.contains(NOT_UTF8) => Some(ErrorCode::InvalidUtf8),
+        Code::Internal if text.to_lowercase().contains("decode") || text.contains("compress") => {
+            Some(ErrorCode::MalformedFrame)
+        }
+        _ => None,
+    }
+}
+
+/// What a hot stream ends with when its next frame could not be read; `None` when it is the connection that ended.
+pub fn unreadable(status: &tonic::Status) -> Option<AppError> {
+    undecodable(status.code(), status.message()).map(|code| AppError::new(code, status.message().to_owned()))
+}
+
+/// What a hot stream ends with when a frame is not the message that it must be.
+pub fn no_frame(expected: &'static str, error: prost::DecodeError) -> AppError {
+    let text = error.to_string();
+    let code = if text.contains(NOT_UTF8) { ErrorCode::InvalidUtf8 } else { ErrorCode::MalformedFrame };
+    AppError::new(code, format!("frame is no {expected}: {text}")).caused_by(error)
 }
 
 #[cfg(test)]
@@ -59,6 +85,15 @@ mod tests {
         ] {
             assert_eq!(code_of(&status), Some(code), "{status:?}");
         }
+    }
+
+    #[test]
+    fn a_broken_connection_is_nobodys_bad_frame() {
+        for status in [Status::cancelled("h2 protocol error: stream reset"), Status::unknown("connection reset")] {
+            assert!(unreadable(&status).is_none(), "{status:?}");
+        }
+        let large = unreadable(&Status::out_of_range("decoded message length too large")).map(|e| e.code());
+        assert_eq!(large, Some(ErrorCode::FrameTooLarge));
     }
 
     #[test]

@@ -72,6 +72,10 @@ impl LogReader for Reader {
         let end = store.runs().last().map_or(store.first_seq, |run| run.first_seq + u64::from(run.count));
         store.first_kept(end)
     }
+
+    fn read_bytes(&self) -> u64 {
+        0
+    }
 }
 
 /// The part of a run inside `from..end`.
