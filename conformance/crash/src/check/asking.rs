@@ -36,7 +36,11 @@ pub(super) fn check(facts: &Facts<'_>, findings: &mut Findings<'_>) {
                 if code.as_deref() == Some("no_responders") {
                     if let Some(record) = facts.records_of.get(body).and_then(|r| r.first()) {
                         let lines = [*question, at, facts.records[*record].at];
-                        findings.add(Rule::RefusedIsNotStored, &lines, format!("{body} had no responders and is stored"));
+                        findings.add(
+                            Rule::RefusedIsNotStored,
+                            &lines,
+                            format!("{body} had no responders and is stored"),
+                        );
                     }
                     let heard = facts.subscriptions.iter().flat_map(|s| &s.deliveries).find(|d| d.body == *body);
                     if let Some(delivery) = heard {

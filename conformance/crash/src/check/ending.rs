@@ -74,6 +74,8 @@ fn ended(
             findings.add(Rule::GivenUpIsDead, &[last.at, at], format!("{}: {place} has no dead letter", sub.name));
         }
         Some((_, How::Ack | How::Confirm)) if last.refused.is_none() => {}
+        // The server was killed before it answered: it may have kept the word all the same.
+        Some((_, How::Confirm)) if last.refused.is_some_and(|at| facts.life_at(at) > last.life) => {}
         // What memory alone had is gone with its server.
         _ if facts.may_be_lost(last.body) => {}
         end => {

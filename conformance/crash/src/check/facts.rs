@@ -219,10 +219,7 @@ impl<'a> Facts<'a> {
                         facts.subscriptions[*sub].dead.push((at, *place, reason, *attempts));
                     }
                 }
-                Event::Killed { .. }
-                | Event::Unanswered { .. }
-                | Event::Request { .. }
-                | Event::Answered { .. } => {}
+                Event::Killed { .. } | Event::Unanswered { .. } | Event::Request { .. } | Event::Answered { .. } => {}
             }
         }
         facts
@@ -236,6 +233,12 @@ impl<'a> Facts<'a> {
     /// Whether a place lies below what its log keeps: it was settled by everybody and went.
     pub(super) fn trimmed(&self, place: Place) -> bool {
         self.kept_from.get(&place.class).is_some_and(|first| place.seq < *first)
+    }
+
+    /// The life of the server in which a line was written down.
+    pub(super) fn life_at(&self, line: usize) -> u32 {
+        let starts = self.starts.partition_point(|(at, _)| *at <= line);
+        starts.checked_sub(1).map_or(0, |i| self.starts[i].1)
     }
 
     pub(super) fn at_us(&self, line: usize) -> u64 {

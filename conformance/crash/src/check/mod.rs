@@ -9,6 +9,8 @@ mod delivering;
 mod ending;
 mod facts;
 mod storing;
+#[cfg(test)]
+mod tests;
 
 use std::fmt;
 

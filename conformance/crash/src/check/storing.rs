@@ -21,7 +21,11 @@ fn acked_is_stored(facts: &Facts<'_>, findings: &mut Findings<'_>) {
         let Some((at, place, level, _)) = call.answer else { continue };
         // The server may give more than it was asked for, never less.
         if level < call.level {
-            findings.add(Rule::AckedIsStored, &[call.at, at], format!("acknowledged at a level below {:?}", call.level));
+            findings.add(
+                Rule::AckedIsStored,
+                &[call.at, at],
+                format!("acknowledged at a level below {:?}", call.level),
+            );
         }
         if level == Level::Memory || facts.trimmed(place) {
             continue;
@@ -172,7 +176,7 @@ fn epochs_rise(facts: &Facts<'_>, findings: &mut Findings<'_>) {
             let what = format!("life {} stores in epoch {}, an earlier one did in {epoch}", call.life, place.epoch);
             findings.add(Rule::EpochsRise, &[*before, call.at, at], what);
         }
-        let answered_in = life_at(facts, at);
+        let answered_in = facts.life_at(at);
         if answered_in == call.life {
             let top = of.entry((place.class, call.life)).or_insert((at, place.epoch));
             if top.1 < place.epoch {
@@ -188,9 +192,4 @@ fn epochs_rise(facts: &Facts<'_>, findings: &mut Findings<'_>) {
             findings.add(Rule::EpochsRise, &[before, record.at], "the log goes backwards");
         }
     }
-}
-
-fn life_at(facts: &Facts<'_>, line: usize) -> u32 {
-    let starts = facts.starts.partition_point(|(at, _)| *at <= line);
-    starts.checked_sub(1).map_or(0, |i| facts.starts[i].1)
 }

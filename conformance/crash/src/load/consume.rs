@@ -48,8 +48,9 @@ enum Verdict {
 }
 
 impl Habit {
-    /// Decides by the message alone, so that a redelivery of an undecided message is decided alike, whoever gets it.
-    fn verdict(self, seed: u64, body: &str, attempt: u32) -> Verdict {
+    /// Decides by the message, not by who got it.
+    fn verdict(self, stage: &Stage, body: &str, attempt: u32) -> Verdict {
+        let seed = stage.seed;
         let nack = How::Nack { delay_ms: NACK_DELAY.as_millis() as u64 };
         let hash = body.bytes().fold(seed | 1, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3));
         let dice = (hash >> 24) % 100;
@@ -58,7 +59,8 @@ impl Habit {
             Self::Confirmed => How::Confirm,
             Self::Moody => match dice {
                 0..10 if attempt == 1 => nack,
-                10..15 if attempt == 1 => How::Release,
+                // It does not count as an attempt: once is enough.
+                10..15 if stage.first_time(body) => How::Release,
                 15..25 => return Verdict::ProgressThenAck,
                 25..50 => How::Confirm,
                 _ => How::Ack,
@@ -192,7 +194,7 @@ async fn follow(stage: Arc<Stage>, stream: Subscription, who: Who, habit: Habit)
     read(&stage, stream, move |message, beside| {
         let delivery = who.delivered(&shared, &message);
         let body = body_of(message.payload_ref());
-        match habit.verdict(shared.seed, &body, message.attempt()) {
+        match habit.verdict(&shared, &body, message.attempt()) {
             Verdict::Settle(how) => settle(&shared, &who, message, delivery, how, beside),
             Verdict::ProgressThenAck => {
                 settle(&shared, &who, message.clone(), delivery, How::Progress, beside);

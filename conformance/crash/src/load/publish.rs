@@ -142,8 +142,7 @@ impl Work {
         let topic = self.target.topic(of);
         // A repeat is the same message, byte for byte.
         let filler = (of as usize).wrapping_mul(2_654_435_761) % FILLER_MAX;
-        let mut message =
-            self.target.message(client, of, payload(&body, filler)).durability(durability(self.level));
+        let mut message = self.target.message(client, of, payload(&body, filler)).durability(durability(self.level));
         if let Some(key) = key {
             message = message.idempotency_key(key);
         }

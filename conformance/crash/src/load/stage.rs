@@ -1,6 +1,7 @@
 //! What all clients of a round share: the history, the pace, and who is busy.
 
 use std::{
+    collections::HashSet,
     net::SocketAddr,
     sync::{
         Arc,
@@ -54,6 +55,8 @@ pub struct Stage {
     /// Consumers that look at something.
     busy: AtomicI64,
     clients: Mutex<Vec<Client>>,
+    /// Messages that were given back once.
+    seen: Mutex<HashSet<String>>,
 }
 
 impl Stage {
@@ -72,6 +75,7 @@ impl Stage {
             deliveries: AtomicU64::new(0),
             busy: AtomicI64::new(0),
             clients: Mutex::default(),
+            seen: Mutex::default(),
         })
     }
 
@@ -121,6 +125,11 @@ impl Stage {
     /// Publishes and confirmed acknowledgements that are not answered.
     pub fn open(&self) -> (u64, u64) {
         (self.publishes_open.load(Ordering::Relaxed), self.settlements_open.load(Ordering::Relaxed))
+    }
+
+    /// Whether this is asked of a message for the first time.
+    pub fn first_time(&self, body: &str) -> bool {
+        self.seen.lock().insert(body.to_owned())
     }
 
     /// A number for a delivery.
