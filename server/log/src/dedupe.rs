@@ -467,6 +467,16 @@ impl KeyTable {
         }
     }
 
+    /// What a key is known for; `None` when it is not. Remembers nothing.
+    pub(crate) fn known(&mut self, keyed: &Keyed, now: Timestamp) -> Option<Verdict> {
+        self.expire(now);
+        match self.find(keyed) {
+            Known::Same(seq) => Some(Verdict::Duplicate(Some(seq))),
+            Known::Other => Some(Verdict::Refused(ErrorCode::IdempotencyConflict)),
+            Known::No => None,
+        }
+    }
+
     /// Splits pieces at messages whose key is known, gives seqs from `next_seq` to the rest and remembers their keys.
     pub(crate) fn judge(&mut self, pieces: &Pieces, keys: &[Keyed], next_seq: Seq, now: Timestamp) -> Pieces {
         self.expire(now);

@@ -184,6 +184,22 @@ impl Log {
         Ok(parts)
     }
 
+    /// What is known of a batch of one message that repeats one which was taken in before. `None` when it is new. Takes
+    /// nothing in.
+    pub fn repeat(&mut self, one: &Batch, now: Timestamp) -> Option<Outcome> {
+        if one.producer.0 != 0
+            && let Some(Piece { verdict: Verdict::Duplicate(first_seq), .. }) =
+                self.producers.judge(origin(one), 1, now).first()
+        {
+            return Some(Outcome::Duplicate { first_seq: *first_seq });
+        }
+        match self.keys.known(one.keys.first()?, now)? {
+            Verdict::Duplicate(first_seq) => Some(Outcome::Duplicate { first_seq }),
+            Verdict::Refused(code) => Some(Outcome::Refused(code)),
+            Verdict::New => None,
+        }
+    }
+
     /// Takes messages in that were found new.
     fn stage_new(&mut self, batch: Batch, now: Timestamp) -> Outcome {
         let first_seq = self.next_seq;

@@ -26,7 +26,7 @@ use std::{fmt, sync::Arc};
 
 use acb_types::{
     PartitionId, Timestamp,
-    batch::{Batch, Parts, ReadBlock, ReadRequest},
+    batch::{Batch, Outcome, Parts, ReadBlock, ReadRequest},
     position::{Epoch, Seq},
 };
 use async_trait::async_trait;
@@ -80,6 +80,10 @@ pub trait PartitionLog: Send + fmt::Debug {
     /// # Errors
     /// `storage_full`, `storage_read_only`, `storage_failed`: nothing was taken.
     fn stage(&mut self, batch: Batch, now: Timestamp) -> Result<Parts, StoreError>;
+
+    /// What is known of a batch of one message that repeats one which was taken in before: `Duplicate`, or `Refused` as
+    /// [`Self::stage`] would. `None` when it is new. Takes nothing in.
+    fn repeat(&mut self, one: &Batch, now: Timestamp) -> Option<Outcome>;
 
     /// Takes a state record in, at most 1 MiB. `snapshot` says that it is part of the snapshot that was asked for.
     ///

@@ -10,7 +10,7 @@ use acb_ports::{
 };
 use acb_types::{
     ClassId, ErrorCode, PartitionId, TenantId, Timestamp,
-    batch::{Batch, Parts, ReadBlock, ReadRequest},
+    batch::{Batch, Outcome, Parts, ReadBlock, ReadRequest},
     position::{Epoch, Seq},
 };
 use async_trait::async_trait;
@@ -173,6 +173,10 @@ impl PartitionLog for Partition {
 
     fn stage(&mut self, batch: Batch, now: Timestamp) -> Result<Parts> {
         self.log.stage(batch, now).map_err(store)
+    }
+
+    fn repeat(&mut self, one: &Batch, now: Timestamp) -> Option<Outcome> {
+        self.log.repeat(one, now)
     }
 
     fn stage_state(&mut self, record: Bytes, snapshot: SnapshotPart) -> Result<()> {

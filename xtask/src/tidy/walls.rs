@@ -7,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 use super::files::Source;
 
 /// What each crate may import of ours, by folder (DESIGN section 2). Dev-dependencies are free.
-const CRATES: [(&str, &[&str]); 14] = [
+const CRATES: [(&str, &[&str]); 15] = [
     ("types", &[]),
     ("proto", &[]),
     ("core", &["acb-types", "acb-proto"]),
@@ -18,6 +18,7 @@ const CRATES: [(&str, &[&str]); 14] = [
     ("server/store-embedded", &["acb-ports", "acb-log", "acb-types"]),
     ("server/bus", &["acb-ports", "acb-engine", "acb-log", "acb-store-embedded", "acb-types", "acb-proto"]),
     ("conformance/testkit", &["acb-sdk", "acb-types", "acb-proto", "acb-server", "acb-ports"]),
+    ("conformance/crash", &["acb-sdk", "acb-types", "acb-proto", "acb-log", "acb-testkit"]),
     ("conformance/sim", &["acb-types", "acb-ports", "acb-log", "acb-engine", "acb-store-embedded", "acb-server"]),
     ("bench", &["acb-sdk", "acb-types", "acb-proto", "acb-testkit"]),
     ("examples", &["acb-sdk", "acb-types", "acb-testkit"]),

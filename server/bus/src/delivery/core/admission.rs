@@ -5,12 +5,15 @@ use std::sync::Arc;
 
 use acb_engine::Engine;
 use acb_types::{
-    ErrorCode, MessageKind,
-    batch::{Batch, Keyed},
+    Durability, ErrorCode, MessageKind, Now,
+    batch::{Batch, Keyed, Outcome},
     frame::{self, flag},
     name::Address,
 };
 use smallvec::SmallVec;
+
+use super::{After, PartitionCore};
+use crate::delivery::outbox::PublishOutbox;
 
 /// Which messages of a batch have somebody to go to.
 pub(super) fn admit(engine: &mut Engine, batch: &Batch) -> Admission {
@@ -37,6 +40,45 @@ pub(super) fn admit(engine: &mut Engine, batch: &Batch) -> Admission {
         index += run.count;
     }
     if pieces.iter().all(|p| p.refused.is_none()) { Admission::All } else { Admission::Split(pieces) }
+}
+
+impl PartitionCore {
+    /// Refuses messages that have nobody to go to. One that was stored when there was somebody, and is sent again because
+    /// a connection or the server broke before the answer, gets its first answer: its sender must not believe that it
+    /// went nowhere.
+    #[expect(clippy::too_many_arguments, reason = "a publish and who is to be told")]
+    pub(super) fn turn_away(
+        &mut self,
+        batch: &Batch,
+        piece: &Piece,
+        code: ErrorCode,
+        level: Durability,
+        outbox: &Arc<PublishOutbox>,
+        now: Now,
+        after: &mut After,
+    ) {
+        let at = |index: u32| batch.counter + u64::from(index);
+        let mut new_from = piece.index;
+        let end = piece.index + piece.count;
+        for index in piece.index..end {
+            let Some(known) = cut(batch, index, 1).and_then(|one| self.log.repeat(&one, now.wall)) else { continue };
+            if new_from < index {
+                self.refuse(outbox, at(new_from), index - new_from, code, after);
+            }
+            new_from = index + 1;
+            match known {
+                Outcome::Duplicate { first_seq } => self.repeated(at(index), 1, first_seq, level, outbox),
+                Outcome::Refused(code) => self.refuse(outbox, at(index), 1, code, after),
+                Outcome::Stored { .. } => self.refuse(outbox, at(index), 1, code, after),
+            }
+        }
+        if new_from < end {
+            self.refuse(outbox, at(new_from), end - new_from, code, after);
+        }
+        if !self.duplicates.is_empty() {
+            self.answer_duplicates(after);
+        }
+    }
 }
 
 /// Consecutive messages of one fate.

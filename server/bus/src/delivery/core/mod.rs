@@ -255,9 +255,7 @@ impl PartitionCore {
                 Admission::Split(pieces) => {
                     for piece in pieces {
                         match piece.refused {
-                            Some(code) => {
-                                self.refuse(&outbox, batch.counter + u64::from(piece.index), piece.count, code, after);
-                            }
+                            Some(code) => self.turn_away(&batch, &piece, code, level, &outbox, now, after),
                             None => {
                                 if let Some(part) = cut(&batch, piece.index, piece.count) {
                                     self.stage(part, level, &outbox, now, after);
@@ -310,27 +308,37 @@ impl PartitionCore {
                     self.wants_sync |= level >= Durability::Synced;
                     self.waiting.push_back(waiting);
                 }
-                Outcome::Duplicate { first_seq } => {
-                    self.counts.duplicates += u64::from(part.count);
-                    let ack = Acked {
-                        counter,
-                        count: part.count,
-                        class: self.class,
-                        epoch: first_seq.map_or(epoch, |seq| self.epoch_of(seq)),
-                        first_seq: first_seq.unwrap_or(0),
-                        level,
-                        duplicate: true,
-                    };
-                    let end = first_seq.map_or(0, |s| s + u64::from(part.count));
-                    self.wants_sync |= level >= Durability::Synced && end > self.log.synced_end();
-                    self.duplicates.push(WaitingDuplicate { ack, end, outbox: Arc::clone(outbox) });
-                }
+                Outcome::Duplicate { first_seq } => self.repeated(counter, part.count, first_seq, level, outbox),
                 Outcome::Refused(code) => self.refuse(outbox, counter, part.count, code, after),
             }
         }
         if !self.duplicates.is_empty() {
             self.answer_duplicates(after);
         }
+    }
+
+    /// Messages that are stored already: the answer waits until the first ones are as durable as asked for.
+    fn repeated(
+        &mut self,
+        counter: u64,
+        count: u32,
+        first_seq: Option<Seq>,
+        level: Durability,
+        outbox: &Arc<PublishOutbox>,
+    ) {
+        self.counts.duplicates += u64::from(count);
+        let ack = Acked {
+            counter,
+            count,
+            class: self.class,
+            epoch: first_seq.map_or_else(|| self.log.epoch(), |seq| self.epoch_of(seq)),
+            first_seq: first_seq.unwrap_or(0),
+            level,
+            duplicate: true,
+        };
+        let end = first_seq.map_or(0, |s| s + u64::from(count));
+        self.wants_sync |= level >= Durability::Synced && end > self.log.synced_end();
+        self.duplicates.push(WaitingDuplicate { ack, end, outbox: Arc::clone(outbox) });
     }
 
     /// The epoch in which a message was stored: part of its id. Only repeats from before the last start cost a read.

@@ -1,9 +1,13 @@
 //! Doubles: producer sessions and keys.
 
-use acb_types::{ErrorCode, limits};
+use acb_types::{
+    ErrorCode,
+    batch::{Batch, Outcome},
+    limits,
+};
 
 use super::{
-    Context,
+    Context, Hand,
     fixture::{Fate::*, *},
 };
 
@@ -40,6 +44,30 @@ pub async fn log_2_the_new_part_of_a_repeated_batch_is_stored(mut c: Context) {
     // And both are known now.
     let again = hand.stage(from(7, 1, 1, numbered("z", 5)), 3);
     assert!(again.iter().all(|fate| matches!(fate, Duplicate(Some(_)))), "{again:?}");
+}
+
+/// LOG-2 and LOG-7, for those who must know of a repeat before they decide whether a message is to be taken in at all.
+pub async fn log_2_a_repeat_is_known_without_being_taken_in(mut c: Context) {
+    let mut hand = c.open(&topics()).await;
+    let first = from(7, 1, 1, keyed(numbered("x", 1), &[(0, 5, 50)]));
+    assert!(hand.log.repeat(&first, at(1)).is_none(), "nothing is known yet");
+    assert!(hand.log.repeat(&first, at(1)).is_none(), "and asking made nothing known");
+    let seq = hand.append(first.clone(), 1)[0];
+    hand = c.turn(hand).await;
+    let known = |hand: &mut Hand, one: &Batch| match hand.log.repeat(one, at(2)) {
+        Some(Outcome::Duplicate { first_seq }) => Some(Duplicate(first_seq)),
+        Some(Outcome::Refused(code)) => Some(Refused(code)),
+        Some(other) => panic!("{other:?}"),
+        None => None,
+    };
+    assert_eq!(known(&mut hand, &first), Some(Duplicate(Some(seq))), "by its number");
+    let by_key = from(8, 1, 1, keyed(numbered("x", 1), &[(0, 5, 50)]));
+    assert_eq!(known(&mut hand, &by_key), Some(Duplicate(Some(seq))), "by its key");
+    let other = from(8, 1, 1, keyed(numbered("y", 1), &[(0, 5, 51)]));
+    assert_eq!(known(&mut hand, &other), Some(Refused(ErrorCode::IdempotencyConflict)));
+    assert_eq!(known(&mut hand, &from(7, 1, 2, numbered("y", 1))), None);
+    hand.sync();
+    assert_eq!(hand.payloads(), ["x0"]);
 }
 
 /// LOG-2: a producer that began anew owns the session.

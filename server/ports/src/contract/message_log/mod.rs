@@ -129,6 +129,7 @@ macro_rules! message_log_contract {
             log_1_a_seq_that_was_given_is_never_given_again_after_a_power_cut,
             log_2_a_repeated_batch_is_answered_with_its_first_seqs,
             log_2_the_new_part_of_a_repeated_batch_is_stored,
+            log_2_a_repeat_is_known_without_being_taken_in,
             log_2_an_older_epoch_is_fenced_and_a_newer_one_counts_anew,
             log_2_the_last_ranges_of_a_producer_are_remembered,
             log_2_sessions_do_not_touch_each_other,

@@ -184,6 +184,15 @@ impl PartitionLog for Owner {
         Ok(parts)
     }
 
+    fn repeat(&mut self, one: &Batch, now: Timestamp) -> Option<Outcome> {
+        let class = self.store.lock().id.class;
+        match self.dedupe.judge(class, one, 0, now) {
+            Verdict::Duplicate(first_seq) => Some(Outcome::Duplicate { first_seq }),
+            Verdict::Refused(code @ ErrorCode::IdempotencyConflict) => Some(Outcome::Refused(code)),
+            Verdict::Refused(_) | Verdict::New => None,
+        }
+    }
+
     fn stage_state(&mut self, record: Bytes, snapshot: SnapshotPart) -> Result<(), StoreError> {
         self.accept("log.stage_state")?;
         if record.len() > STATE_RECORD_BYTES_MAX {

@@ -1,0 +1,22 @@
+//! What proves that the bus survives: the real server is killed under load, its disk is traced, filled and taken away,
+//! and a checker that knows nothing of the server reads the whole history.
+//!
+//! - [`history`]: what clients did and saw, as JSON lines.
+//! - [`check`]: a pure function from a history to what is wrong with it, rule by rule.
+//! - [`load`]: clients of every kind, one module a kind, behind one small trait.
+//! - [`round`]: one seed: start, load, kill, start again, settle, read the log, check.
+//! - [`trace`]: a server under `strace`, and the proof that a sync ended before an acknowledgement left.
+//! - [`disk`]: small file systems that fill up and become read-only.
+//!
+//! The client is the Rust core, which has to come through every kill by itself: that is part of the proof.
+
+#![allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "the bans are the product's: a test kit owns its tasks and its time"
+)]
+
+pub mod check;
+pub mod history;
+pub mod load;
+pub mod round;
