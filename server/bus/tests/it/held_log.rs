@@ -9,7 +9,7 @@ use acb_ports::{
 };
 use acb_types::{
     PartitionId, TenantId, Timestamp,
-    batch::{Batch, Parts},
+    batch::{Batch, Outcome, Parts},
     position::{ClassId, Epoch, Seq},
 };
 use bytes::Bytes;
@@ -119,6 +119,10 @@ impl PartitionLog for HeldPartition {
 
     fn stage(&mut self, batch: Batch, now: Timestamp) -> Result<Parts, StoreError> {
         self.inner.stage(batch, now)
+    }
+
+    fn repeat(&mut self, one: &Batch, now: Timestamp) -> Option<Outcome> {
+        self.inner.repeat(one, now)
     }
 
     fn stage_state(&mut self, record: Bytes, snapshot: SnapshotPart) -> Result<(), StoreError> {
