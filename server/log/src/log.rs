@@ -85,6 +85,8 @@ pub struct Log {
     pub(crate) staged_bytes: u64,
     /// Bytes of all segments, up to the tail.
     pub(crate) used: u64,
+    /// Number of the segment that was written to when retention was looked at last.
+    pub(crate) retained_at: u32,
     pub(crate) producers: ProducerTable,
     pub(crate) keys: KeyTable,
     pub(crate) snapshots: Snapshots,

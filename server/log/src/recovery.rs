@@ -225,6 +225,7 @@ impl Opener {
             staged: Vec::new(),
             staged_bytes: 0,
             used,
+            retained_at: 0,
             producers: live,
             keys,
             snapshots,

@@ -41,6 +41,7 @@ impl Log {
     /// # Errors
     /// `storage_failed` and its kin when files cannot be removed; what was removed stays so.
     pub fn retain(&mut self, floor: Seq, now: Timestamp) -> Result<Seq> {
+        self.retained_at = self.active.as_ref().map_or(0, |a| a.segment.ident.number);
         let retention = self.shared.options.retention;
         let summaries = self.sealed_summaries();
         let mut kept = self.used;
@@ -70,6 +71,14 @@ impl Log {
         let first = self.drop_head(go)?;
         self.drop_orphans(now)?;
         Ok(first)
+    }
+
+    /// Whether a segment was finished since [`Self::retain`] looked last, and what is over the bytes, or consumed, would go.
+    pub fn wants_retain(&self) -> bool {
+        let retention = &self.shared.options.retention;
+        let active = self.active.as_ref().map(|a| a.segment.ident.number);
+        active.is_some_and(|number| number != self.retained_at)
+            && (self.used > retention.bytes || retention.consumed_goes)
     }
 
     /// Drops whole segments that hold nothing at or above `seq`, and answers the new first seq. Twice is once.

@@ -117,6 +117,13 @@ pub trait PartitionLog: Send + fmt::Debug {
     /// A reader that can be used from any thread, while appends go on.
     fn reader(&self) -> Arc<dyn LogReader>;
 
+    /// Whether [`Self::retain`] may find something at once, because a segment was finished and the log is over its bytes:
+    /// then it is called after the next sync and not only in its turn, so that a busy log at its bound goes on in the
+    /// blocks that it gives up. A store whose retention runs by itself never wants it.
+    fn wants_retain(&self) -> bool {
+        false
+    }
+
     /// Drops what retention allows, whole segments at a time: what is older than the class's age, or over its bytes, and
     /// lies below `floor` (or anywhere, where the class drops its oldest at the cap). Answers the new first seq.
     ///

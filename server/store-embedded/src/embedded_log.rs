@@ -206,6 +206,10 @@ impl PartitionLog for Partition {
         self.log.wants_snapshot()
     }
 
+    fn wants_retain(&self) -> bool {
+        self.log.wants_retain()
+    }
+
     fn reader(&self) -> Arc<dyn LogReader> {
         Arc::new(Reader(self.log.reader()))
     }

@@ -327,6 +327,11 @@ impl Partition {
         {
             let mut core = self.core.lock();
             core.sync_end(ticket, self.clock.now(), &mut after);
+            if core.wants_retain()
+                && let Err(error) = core.retain(self.clock.now(), &mut after)
+            {
+                tracing::warn!(partition = %self.id, "retention: {error}");
+            }
             self.note(&mut core);
         }
         self.act(after);

@@ -153,6 +153,10 @@ impl PartitionLog for HeldPartition {
         self.inner.wants_snapshot()
     }
 
+    fn wants_retain(&self) -> bool {
+        self.inner.wants_retain()
+    }
+
     fn reader(&self) -> Arc<dyn LogReader> {
         self.inner.reader()
     }

@@ -677,6 +677,11 @@ impl PartitionCore {
         Ok(first)
     }
 
+    /// Whether [`Self::retain`] should not wait for its turn.
+    pub fn wants_retain(&self) -> bool {
+        self.log.wants_retain()
+    }
+
     /// Whether something is written or settled that no sync covers yet.
     pub fn is_dirty(&self) -> bool {
         self.log.has_staged()
