@@ -46,6 +46,7 @@ fn an_inbox_lets_go_of_what_everybody_had_and_refuses_at_its_cap() {
             Ok(_) => {
                 log.sync().unwrap();
                 stored += 1;
+                assert!(stored < 1000, "the cap refuses nobody");
             }
             Err(e) => break e,
         }
