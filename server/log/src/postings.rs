@@ -1,7 +1,11 @@
 //! Which batches of a segment hold which topics. A lagging reader asks here first, so that it reads its own records
 //! and nothing else, and steps over segments that hold nothing for it without reading them.
 
-use std::collections::HashMap;
+use std::{
+    cmp::Reverse,
+    collections::{BinaryHeap, HashMap},
+    sync::Arc,
+};
 
 use acb_types::{
     Timestamp,
@@ -100,7 +104,8 @@ impl Summary {
 #[derive(Debug, Default)]
 pub(crate) struct MemIndex {
     pub(crate) summary: Summary,
-    topics: HashMap<Box<[u8]>, u32, ahash::RandomState>,
+    topics: HashMap<Arc<[u8]>, u32, ahash::RandomState>,
+    names: Names,
     lists: Vec<Vec<Entry>>,
     /// The topic that came last, which is nearly always the next one too.
     last: Option<(Vec<u8>, u32)>,
@@ -152,7 +157,9 @@ impl MemIndex {
                 } else {
                     let id = self.lists.len() as u32;
                     // An own copy: a slice would keep the whole frame in memory.
-                    self.topics.insert(topic.into(), id);
+                    let name: Arc<[u8]> = topic.into();
+                    self.names.push(Arc::clone(&name));
+                    self.topics.insert(name, id);
                     self.lists.push(Vec::new());
                     id
                 };
@@ -227,25 +234,43 @@ impl MemIndex {
         self.topics.iter().map(|(name, id)| (&**name, &*self.lists[*id as usize]))
     }
 
-    /// Where to read for a reader that wants these topics from a seq on.
+    /// Where to read for a reader that wants these topics from a seq on. Not for an index under a lock, unless
+    /// [`Wanted::is_quick`]: all topics are asked.
     pub(crate) fn plan(&self, wanted: &mut Wanted, want: Want) -> Plan {
-        let from = want.relative(self.summary.base_seq);
-        let mut lists: SmallVec<[&[Entry]; 4]> = SmallVec::new();
         if wanted.everything() {
             return self.scan(want);
         }
-        let mut take = |id: &u32| {
-            let list = &self.lists[*id as usize][..];
-            lists.push(&list[list.partition_point(|e| e.last_seq < from)..]);
-        };
+        let mut gathered = Gathered::default();
         match wanted.literals() {
-            Some(literals) => literals.filter_map(|topic| self.topics.get(topic)).for_each(&mut take),
-            None => self.topics.iter().filter(|(topic, _)| wanted.hears(topic)).for_each(|(_, id)| take(id)),
+            Some(literals) => {
+                let ids: SmallVec<[u32; 4]> = literals.filter_map(|topic| self.topics.get(topic).copied()).collect();
+                self.gather(&ids, want, self.summary.end, &mut gathered);
+            }
+            None => self.gather(&self.names.wanted(wanted), want, self.summary.end, &mut gathered),
         }
-        if mostly(lists.iter().map(|l| l.len() as u64).sum(), self.summary.batches) {
-            return self.scan(want);
-        }
-        gather(&lists, want.bytes)
+        self.finish(gathered, want)
+    }
+
+    /// The topics' names, to be asked without holding a lock on the index.
+    pub(crate) fn names(&self) -> Names {
+        self.names.clone()
+    }
+
+    /// Adds the first batches of some topics that begin before a place in the file.
+    pub(crate) fn gather(&self, ids: &[u32], want: Want, end: u32, into: &mut Gathered) {
+        let from = want.relative(self.summary.base_seq);
+        let after = |id: &u32| {
+            let list = &self.lists[*id as usize][..];
+            let list = &list[list.partition_point(|e| e.last_seq < from)..];
+            &list[..list.partition_point(|e| e.offset < end)]
+        };
+        let lists: SmallVec<[&[Entry]; 4]> = ids.iter().map(after).collect();
+        into.add(&lists, want.bytes);
+    }
+
+    /// The plan, when all wanted topics were gathered.
+    pub(crate) fn finish(&self, gathered: Gathered, want: Want) -> Plan {
+        if mostly(gathered.wanted, self.summary.batches) { self.scan(want) } else { gathered.plan(want.bytes) }
     }
 
     fn scan(&self, want: Want) -> Plan {
@@ -285,39 +310,95 @@ pub(crate) fn mostly(wanted: u64, batches: u64) -> bool {
 
 /// The first batches of some lists, up to a number of bytes and at least one.
 pub(crate) fn gather(lists: &[&[Entry]], bytes: u32) -> Plan {
-    let mut entries = Vec::new();
-    let mut complete = true;
-    for list in lists {
-        let (mut sum, mut taken) = (0u32, 0);
-        while sum < bytes && taken < list.len() {
-            sum = sum.saturating_add(list[taken].len);
-            taken += 1;
-        }
-        entries.extend_from_slice(&list[..taken]);
-        complete &= taken == list.len();
-    }
-    if lists.len() > 1 {
-        entries.sort_unstable_by_key(|e| (e.offset, e.last_seq));
-        // A batch in several lists is read once, up to its last wanted message.
-        entries.dedup_by(|later, kept| {
-            let same = later.offset == kept.offset;
-            if same {
-                *kept = *later;
+    let mut gathered = Gathered::default();
+    gathered.add(lists, bytes);
+    gathered.plan(bytes)
+}
+
+/// The next entry of a list: its place and last seq, which list, where in it. The one with the lowest place comes first.
+type Head = Reverse<((u32, u32), usize, usize)>;
+
+/// The first batches of lists that are added some at a time.
+#[derive(Debug, Default)]
+pub(crate) struct Gathered {
+    /// In order. As soon as they are more than the bytes that are wanted, what lies behind them is left out; so nothing
+    /// within these bytes is.
+    entries: Vec<Entry>,
+    more: bool,
+    /// How many entries the lists have.
+    wanted: u64,
+}
+
+impl Gathered {
+    /// Adds lists. Costs what is taken, not how long they are.
+    fn add(&mut self, lists: &[&[Entry]], bytes: u32) {
+        self.wanted += lists.iter().map(|l| l.len() as u64).sum::<u64>();
+        let before = std::mem::take(&mut self.entries);
+        let lists: SmallVec<[&[Entry]; 4]> = lists.iter().copied().chain([&before[..]]).collect();
+        // The next entry of each list, the first in the file on top.
+        let key = |e: &Entry| (e.offset, e.last_seq);
+        let heads = lists.iter().enumerate().filter_map(|(i, l)| Some(Reverse((key(l.first()?), i, 0))));
+        let mut heads: BinaryHeap<Head> = heads.collect();
+        let mut sum = 0u32;
+        while let Some(Reverse((_, list, at))) = heads.pop() {
+            let entry = lists[list][at];
+            match self.entries.last_mut() {
+                // A batch in several lists is read once, up to its last wanted message.
+                Some(last) if last.offset == entry.offset => *last = entry,
+                _ if sum >= bytes && sum > 0 => {
+                    self.more = true;
+                    return;
+                }
+                _ => {
+                    sum = sum.saturating_add(entry.len);
+                    self.entries.push(entry);
+                }
             }
-            same
+            if let Some(next) = lists[list].get(at + 1) {
+                heads.push(Reverse((key(next), list, at + 1)));
+            }
+        }
+    }
+
+    fn plan(mut self, bytes: u32) -> Plan {
+        let mut sum = 0u32;
+        let cut = self.entries.iter().position(|e| {
+            let full = sum > 0 && sum.saturating_add(e.len) > bytes;
+            sum = sum.saturating_add(e.len);
+            full
         });
+        if let Some(cut) = cut {
+            self.entries.truncate(cut);
+        }
+        let complete = cut.is_none() && !self.more;
+        if self.entries.is_empty() { Plan::Nothing } else { Plan::Batches { entries: self.entries, complete } }
     }
-    let mut sum = 0u32;
-    let cut = entries.iter().position(|e| {
-        let full = sum > 0 && sum.saturating_add(e.len) > bytes;
-        sum = sum.saturating_add(e.len);
-        full
-    });
-    if let Some(cut) = cut {
-        entries.truncate(cut);
-        complete = false;
+}
+
+/// Names of one chunk.
+const NAMES_CHUNK: usize = 256;
+
+/// Names of a segment's topics by their ids. They only ever grow, so a copy is cheap: full chunks are shared.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Names {
+    full: Vec<Arc<[Arc<[u8]>]>>,
+    /// Fewer than [`NAMES_CHUNK`].
+    rest: Vec<Arc<[u8]>>,
+}
+
+impl Names {
+    fn push(&mut self, name: Arc<[u8]>) {
+        self.rest.push(name);
+        if self.rest.len() == NAMES_CHUNK {
+            self.full.push(std::mem::take(&mut self.rest).into());
+        }
     }
-    if entries.is_empty() { Plan::Nothing } else { Plan::Batches { entries, complete } }
+
+    /// Ids of the topics that are wanted.
+    pub(crate) fn wanted(&self, wanted: &mut Wanted<'_>) -> Vec<u32> {
+        let names = self.full.iter().flat_map(|chunk| chunk.iter()).chain(&self.rest);
+        names.zip(0..).filter(|(name, _)| wanted.hears(name)).map(|(_, id)| id).collect()
+    }
 }
 
 /// A stretch from the place before a seq, about so many bytes long, ending where a batch starts.
@@ -357,6 +438,11 @@ impl<'a> Wanted<'a> {
     /// Whether it hears all topics but the bus's own.
     pub(crate) fn everything(&self) -> bool {
         self.everything
+    }
+
+    /// Whether planning costs about as much as there are filters, not as there are topics.
+    pub(crate) fn is_quick(&self) -> bool {
+        self.literal || self.everything
     }
 
     /// The topics, when they are so few that each is asked for by name.
@@ -410,6 +496,51 @@ mod tests {
         assert_eq!(gather(&[&a], 30), Plan::Batches { entries: a.to_vec(), complete: true });
         assert_eq!(gather(&[], 10), Plan::Nothing);
         assert_eq!(gather(&[&[]], 10), Plan::Nothing);
+    }
+
+    #[test]
+    fn gathering_some_lists_at_a_time_takes_what_gathering_all_at_once_does() {
+        for seed in 0..300u64 {
+            let mut rng = crate::sim_disk::SimRng::new(seed);
+            let lists: Vec<Vec<Entry>> = (0..=rng.below(9))
+                .map(|_| {
+                    // Batches of ten bytes, some of them in several lists.
+                    let mut batches: Vec<u32> = (0..rng.below(12)).map(|_| rng.below(40) as u32).collect();
+                    batches.sort_unstable();
+                    batches.dedup();
+                    batches.iter().map(|b| e(b * 10, 10, b * 4 + rng.below(4) as u32)).collect()
+                })
+                .collect();
+            let lists: Vec<&[Entry]> = lists.iter().map(|l| &l[..]).collect();
+            let bytes = 1 + rng.below(150) as u32;
+            let mut gathered = Gathered::default();
+            lists.chunks(1 + rng.below(4) as usize).for_each(|some| gathered.add(some, bytes));
+            // The plain way: all in order, each batch once up to its last message, as many as fit.
+            let mut all: Vec<Entry> = lists.iter().flat_map(|l| l.iter().copied()).collect();
+            all.sort_unstable_by_key(|e| (e.offset, Reverse(e.last_seq)));
+            all.dedup_by_key(|e| e.offset);
+            let fit = all.len().min((bytes as usize / 10).max(1));
+            let expected = if all.is_empty() {
+                Plan::Nothing
+            } else {
+                Plan::Batches { entries: all[..fit].to_vec(), complete: fit == all.len() }
+            };
+            assert_eq!(gathered.plan(bytes), expected, "seed {seed}");
+        }
+    }
+
+    #[test]
+    fn names_are_asked_by_their_ids_also_when_there_are_many() {
+        let mut names = Names::default();
+        for i in 0..1000u32 {
+            names.push(format!("{}.{i}", ["a", "b"][i as usize % 2]).into_bytes().into());
+        }
+        let early = names.clone();
+        names.push(b"b.late"[..].into());
+        let filters = ["b.*".parse().unwrap()];
+        let odd: Vec<u32> = (0..1000).filter(|i| i % 2 == 1).collect();
+        assert_eq!(early.wanted(&mut Wanted::new(&filters)), odd, "a copy stays as it was");
+        assert_eq!(names.wanted(&mut Wanted::new(&filters)).last(), Some(&1000));
     }
 
     #[test]

@@ -24,7 +24,7 @@ use crate::{
     disk::DiskFile,
     error::{LogError, Result},
     planted::{self, Bug},
-    postings::{Entry, Plan, Sparse, Summary, Want, Wanted, gather, mostly, scan},
+    postings::{Entry, Gathered, Plan, Sparse, Summary, Want, Wanted, gather, mostly, scan},
     recovery::rebuild_index,
     shared::{Chore, Index, Segment, Shared},
     sidecar::{Section, decode_sparse, entries_from, wanted_rows},
@@ -149,8 +149,12 @@ impl Reader {
     }
 
     fn plan(&self, segment: &Arc<Segment>, wanted: &mut Wanted<'_>, want: Want) -> Result<(Summary, Plan), Stop> {
+        if let Some(planned) = plan_active(segment, wanted, want) {
+            return Ok(planned);
+        }
         let index = segment.index.read();
         let sidecar = match &*index {
+            // Never: an index that was not active does not become so.
             Index::Active(i) => return Ok((i.summary, i.plan(wanted, want))),
             Index::Memory(i) => {
                 let i = Arc::clone(i);
@@ -343,6 +347,33 @@ impl Reader {
             at += header.len() as usize;
         }
         Ok(None)
+    }
+}
+
+/// Topics whose lists are looked at under one lock.
+const TOPICS_PER_LOCK: usize = 256;
+
+/// Plans in the segment that is written to; `None` when it is not. Every append waits for the lock of its index, so it
+/// is held for a bounded time only: all topics are asked without it, and their lists looked at some at a time. What is
+/// appended meanwhile is left out.
+fn plan_active(segment: &Segment, wanted: &mut Wanted<'_>, want: Want) -> Option<(Summary, Plan)> {
+    let (summary, names) = match &*segment.index.read() {
+        Index::Active(i) if wanted.is_quick() => return Some((i.summary, i.plan(wanted, want))),
+        Index::Active(i) => (i.summary, i.names()),
+        _ => return None,
+    };
+    let ids = names.wanted(wanted);
+    let mut gathered = Gathered::default();
+    for ids in ids.chunks(TOPICS_PER_LOCK) {
+        match &*segment.index.read() {
+            Index::Active(i) => i.gather(ids, want, summary.end, &mut gathered),
+            // Sealed meanwhile: it has an index without a lock now.
+            _ => return None,
+        }
+    }
+    match &*segment.index.read() {
+        Index::Active(i) => Some((summary, i.finish(gathered, want))),
+        _ => None,
     }
 }
 

@@ -152,7 +152,7 @@ fn of_repeats_inside_one_batch_one_is_stored() {
 
 #[test]
 fn a_key_is_forgotten_after_its_window_and_not_before() {
-    let world = World::new(1, LogOptions { key_window: KeyWindow::For(Duration::from_secs(60)), ..small() });
+    let world = World::new(1, LogOptions { key_window: KeyWindow::For(Duration::from_mins(1)), ..small() });
     let mut log = world.log();
     let mut ask = |seconds| {
         words(&log.stage(one("a", "1").keyed(&[(0, 10, 1)]), NOW.after(Duration::from_secs(seconds))).unwrap())
@@ -165,7 +165,7 @@ fn a_key_is_forgotten_after_its_window_and_not_before() {
 
 #[test]
 fn a_clock_that_steps_back_neither_forgets_keys_nor_keeps_them_for_ever() {
-    let world = World::new(1, LogOptions { key_window: KeyWindow::For(Duration::from_secs(60)), ..small() });
+    let world = World::new(1, LogOptions { key_window: KeyWindow::For(Duration::from_mins(1)), ..small() });
     let mut log = world.log();
     let mut ask = |ms: i64| {
         let now = acb_types::Timestamp(NOW.0.wrapping_add_signed(ms));
@@ -188,7 +188,7 @@ fn keys_of_a_log_that_keeps_them_live_as_long_as_their_segment() {
     }
     log.close().unwrap();
     drop(log);
-    let year = NOW.after(Duration::from_secs(365 * 86_400));
+    let year = NOW.after(Duration::from_hours(365 * 24));
     let mut log = world.dir.open_log(&id(), world.options, year).unwrap().log;
     let ask = |log: &mut acb_log::Log, i: u32| {
         words(&log.stage(one("a", &"x".repeat(300)).keyed(&[(0, u128::from(i), 1)]), year).unwrap())

@@ -204,9 +204,9 @@ fn the_old_batches_of_a_recycled_segment_never_come_back() {
         drop(second);
         drop(first);
         if round % 2 == 0 {
-            world.kill()
+            world.kill();
         } else {
-            world.power_cut()
+            world.power_cut();
         }
         first = world.dir.open_log(&id(), options, NOW).unwrap().log;
         assert!(read_all(&first, 1, &["b"]).is_empty());

@@ -10,151 +10,31 @@
 //!   `fdatasync` succeeds and saves nothing, reads still show the new bytes, and the next power cut, or dropping what
 //!   is cached, takes them (Linux).
 
+mod fault;
+mod file;
+mod names;
+mod rng;
+#[cfg(test)]
+mod tests;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     io,
-    io::IoSlice,
     path::{Path, PathBuf},
     sync::Arc,
 };
 
 use parking_lot::Mutex;
 
+pub use self::{
+    fault::{Counts, Event, Fault, FaultOn},
+    rng::SimRng,
+};
+use self::{
+    file::{FileData, SECTOR, SimFile},
+    names::{NameOp, Pending},
+};
 use crate::disk::{DirEntry, Disk, DiskFile, DiskLock, OpenMode};
-
-const SECTOR: u64 = 512;
-
-/// A small seeded generator (SplitMix64): the same seed gives the same run everywhere.
-#[derive(Clone, Debug)]
-pub struct SimRng(u64);
-
-impl SimRng {
-    /// One for a seed.
-    pub fn new(seed: u64) -> Self {
-        Self(seed)
-    }
-
-    /// The next number.
-    pub fn next_u64(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    /// A number below `n`; 0 when `n` is 0.
-    pub fn below(&mut self, n: u64) -> u64 {
-        if n == 0 { 0 } else { self.next_u64() % n }
-    }
-
-    /// True `numerator` times out of `denominator`.
-    pub fn chance(&mut self, numerator: u64, denominator: u64) -> bool {
-        self.below(denominator) < numerator
-    }
-}
-
-/// What a planned failure hits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum FaultOn {
-    /// Writing into files.
-    Write,
-    /// Writing, allocating, making, renaming and removing: all that a full or read-only disk refuses.
-    Change,
-    /// Giving a file its blocks, and making files.
-    Allocate,
-    /// `fdatasync`.
-    Sync,
-    /// Reading from files.
-    Read,
-}
-
-/// A planned failure.
-#[derive(Clone, Copy, Debug)]
-pub struct Fault {
-    /// What it hits.
-    pub on: FaultOn,
-    /// What the system says, such as `libc::ENOSPC`.
-    pub errno: i32,
-    /// How many such operations pass first.
-    pub after: u64,
-    /// How many fail then.
-    pub times: u64,
-}
-
-/// What the disk was asked to do, in order.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Event {
-    /// Bytes were written.
-    Write {
-        /// Into this file.
-        path: PathBuf,
-        /// From here.
-        offset: u64,
-        /// So many.
-        len: u64,
-    },
-    /// A file was synced.
-    Sync {
-        /// This file.
-        path: PathBuf,
-    },
-    /// A folder was synced.
-    SyncDir {
-        /// This folder.
-        path: PathBuf,
-    },
-    /// A name changed.
-    Rename {
-        /// From this.
-        from: PathBuf,
-        /// To this.
-        to: PathBuf,
-    },
-    /// A file was removed.
-    Remove {
-        /// This file.
-        path: PathBuf,
-    },
-}
-
-/// How often and how much.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counts {
-    /// Calls that wrote.
-    pub writes: u64,
-    /// Bytes written.
-    pub written_bytes: u64,
-    /// Calls that read.
-    pub reads: u64,
-    /// Bytes read.
-    pub read_bytes: u64,
-    /// `fdatasync`s.
-    pub syncs: u64,
-}
-
-#[derive(Debug, Default)]
-struct FileData {
-    path: PathBuf,
-    live: Vec<u8>,
-    durable: Vec<u8>,
-    /// Unsynced sectors, and which of their bytes were written.
-    dirty: BTreeMap<u64, (u64, u64)>,
-}
-
-#[derive(Clone, Debug)]
-enum NameOp {
-    Create(PathBuf, u64),
-    Mkdir(PathBuf),
-    Rename(PathBuf, PathBuf),
-    Remove(PathBuf),
-}
-
-#[derive(Clone, Debug)]
-struct Pending {
-    op: NameOp,
-    waits_for: BTreeSet<PathBuf>,
-}
 
 #[derive(Debug, Default)]
 struct State {
@@ -326,31 +206,6 @@ impl State {
     fn random(&mut self) -> u64 {
         self.rng.as_mut().map_or(0, SimRng::next_u64)
     }
-
-    fn submit(&mut self, op: NameOp, dirs: &[&Path]) {
-        let waits_for = dirs.iter().filter_map(|p| p.parent()).map(Path::to_path_buf).collect();
-        self.pending.push(Pending { op, waits_for });
-    }
-
-    /// Carries an operation over to the durable names.
-    fn apply(&mut self, op: &NameOp) {
-        match op {
-            NameOp::Create(path, id) => {
-                self.durable_names.insert(path.clone(), *id);
-            }
-            NameOp::Mkdir(path) => {
-                self.durable_dirs.insert(path.clone());
-            }
-            NameOp::Rename(from, to) => {
-                if let Some(id) = self.durable_names.remove(from) {
-                    self.durable_names.insert(to.clone(), id);
-                }
-            }
-            NameOp::Remove(path) => {
-                self.durable_names.remove(path);
-            }
-        }
-    }
 }
 
 fn not_found() -> io::Error {
@@ -491,213 +346,5 @@ impl Drop for SimLock {
         if s.locks.get(&self.path).is_some_and(|(life, _)| *life == self.life) {
             s.locks.remove(&self.path);
         }
-    }
-}
-
-#[derive(Debug)]
-struct SimFile {
-    disk: SimDisk,
-    id: u64,
-    life: u64,
-}
-
-impl SimFile {
-    fn with<T>(&self, f: impl FnOnce(&mut State) -> io::Result<T>) -> io::Result<T> {
-        let mut s = self.disk.0.lock();
-        if s.life != self.life || !s.files.contains_key(&self.id) {
-            return Err(io::Error::from_raw_os_error(libc::EIO));
-        }
-        f(&mut s)
-    }
-}
-
-impl FileData {
-    fn put(&mut self, bytes: &[u8], offset: u64) {
-        if bytes.is_empty() {
-            return;
-        }
-        let end = offset + bytes.len() as u64;
-        if (self.live.len() as u64) < end {
-            self.live.resize(end as usize, 0);
-        }
-        self.live[offset as usize..end as usize].copy_from_slice(bytes);
-        for sector in offset / SECTOR..end.div_ceil(SECTOR) {
-            let from = offset.saturating_sub(sector * SECTOR);
-            let to = (end - sector * SECTOR).min(SECTOR);
-            let range = self.dirty.entry(sector).or_insert((from, to));
-            *range = (range.0.min(from), range.1.max(to));
-        }
-    }
-
-    fn settle(&mut self, sector: u64, (from, to): (u64, u64)) {
-        let (from, to) = ((sector * SECTOR + from) as usize, (sector * SECTOR + to) as usize);
-        self.durable[from..to].copy_from_slice(&self.live[from..to]);
-    }
-}
-
-impl DiskFile for SimFile {
-    fn pwrite(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
-        self.with(|s| {
-            let verdict = s.check(&[FaultOn::Write, FaultOn::Change]);
-            let arrives = match &verdict {
-                Ok(()) => bytes.len(),
-                // A failing write leaves any part of itself behind.
-                Err(_) => (s.random() % (bytes.len() as u64 + 1)) as usize,
-            };
-            s.counts.writes += 1;
-            s.counts.written_bytes += arrives as u64;
-            let file = s.files.get_mut(&self.id).ok_or_else(not_found)?;
-            file.put(&bytes[..arrives], offset);
-            let path = file.path.clone();
-            s.note(|| Event::Write { path, offset, len: arrives as u64 });
-            verdict
-        })
-    }
-
-    fn pwritev(&self, slices: &mut [IoSlice<'_>], offset: u64) -> io::Result<()> {
-        let all: Vec<u8> = slices.iter().flat_map(|s| s.iter().copied()).collect();
-        self.pwrite(&all, offset)
-    }
-
-    fn pread(&self, into: &mut Vec<u8>, len: usize, offset: u64) -> io::Result<usize> {
-        self.with(|s| {
-            s.check(&[FaultOn::Read])?;
-            let file = &s.files[&self.id];
-            let from = (offset as usize).min(file.live.len());
-            let to = (from + len).min(file.live.len());
-            into.extend_from_slice(&file.live[from..to]);
-            s.counts.reads += 1;
-            s.counts.read_bytes += (to - from) as u64;
-            Ok(to - from)
-        })
-    }
-
-    fn fallocate(&self, len: u64) -> io::Result<()> {
-        self.with(|s| {
-            s.check(&[FaultOn::Allocate, FaultOn::Change])?;
-            let file = s.files.get_mut(&self.id).ok_or_else(not_found)?;
-            if (file.live.len() as u64) < len {
-                file.live.resize(len as usize, 0);
-            }
-            Ok(())
-        })
-    }
-
-    fn fdatasync(&self) -> io::Result<()> {
-        self.with(|s| {
-            s.counts.syncs += 1;
-            let verdict = s.check(&[FaultOn::Sync]);
-            let luck = s.random();
-            let file = s.files.get_mut(&self.id).ok_or_else(not_found)?;
-            file.durable.resize(file.live.len(), 0);
-            for (i, (sector, range)) in std::mem::take(&mut file.dirty).into_iter().enumerate() {
-                if verdict.is_ok() || luck >> (i % 64) & 1 == 1 {
-                    file.settle(sector, range);
-                }
-            }
-            let path = file.path.clone();
-            if verdict.is_ok() {
-                s.note(|| Event::Sync { path });
-            }
-            verdict
-        })
-    }
-
-    fn forget_cached(&self, offset: u64, len: u64) -> io::Result<()> {
-        self.with(|s| {
-            let file = s.files.get_mut(&self.id).ok_or_else(not_found)?;
-            let end = (offset + len).min(file.live.len() as u64);
-            for at in offset..end {
-                let dirty =
-                    file.dirty.get(&(at / SECTOR)).is_some_and(|(from, to)| (*from..*to).contains(&(at % SECTOR)));
-                if !dirty {
-                    file.live[at as usize] = file.durable.get(at as usize).copied().unwrap_or(0);
-                }
-            }
-            Ok(())
-        })
-    }
-
-    fn len(&self) -> io::Result<u64> {
-        self.with(|s| Ok(s.files[&self.id].live.len() as u64))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn file(disk: &SimDisk) -> Arc<dyn DiskFile> {
-        disk.create_dir_all(Path::new("/d")).unwrap();
-        disk.sync_dir(Path::new("/")).unwrap();
-        let f = disk.open(Path::new("/d/f"), OpenMode::Create).unwrap();
-        disk.sync_dir(Path::new("/d")).unwrap();
-        f
-    }
-
-    #[test]
-    fn a_power_cut_keeps_what_was_synced_and_a_kill_keeps_all() {
-        for seed in 0..200 {
-            let disk = SimDisk::new(seed);
-            let f = file(&disk);
-            f.pwrite(&[1; 700], 0).unwrap();
-            f.fdatasync().unwrap();
-            f.pwrite(&[2; 5000], 700).unwrap();
-            disk.kill();
-            assert!(f.pwrite(&[9], 0).is_err(), "handles die with the process");
-            let killed = disk.content(Path::new("/d/f")).unwrap();
-            assert_eq!((killed[699], killed[700], killed.len()), (1, 2, 5700));
-            disk.power_cut(&mut SimRng::new(seed));
-            let cut = disk.content(Path::new("/d/f")).unwrap();
-            assert_eq!(cut[..700], [1; 700], "seed {seed}");
-        }
-    }
-
-    #[test]
-    fn power_cuts_lose_and_flip_something_sometimes() {
-        let (mut lost, mut flipped, mut kept) = (0, 0, 0);
-        for seed in 0..200 {
-            let disk = SimDisk::new(seed);
-            let f = file(&disk);
-            f.pwrite(&[0xff; 4096], 0).unwrap();
-            disk.power_cut(&mut SimRng::new(seed));
-            let cut = disk.content(Path::new("/d/f")).unwrap();
-            lost += usize::from(cut.len() < 4096 || cut.chunks(512).any(|c| c.iter().all(|b| *b == 0)));
-            flipped += usize::from(cut.iter().any(|b| *b != 0 && *b != 0xff));
-            kept += usize::from(cut == vec![0xff; 4096]);
-        }
-        assert!(lost > 50 && flipped > 10 && kept > 10, "lost {lost}, flipped {flipped}, kept {kept}");
-    }
-
-    #[test]
-    fn after_a_failed_sync_the_next_one_succeeds_and_saves_nothing() {
-        let mut lost = 0;
-        for seed in 0..50 {
-            let disk = SimDisk::new(seed);
-            let f = file(&disk);
-            disk.inject(Fault { on: FaultOn::Sync, errno: libc::EIO, after: 0, times: 1 });
-            f.pwrite(&[1; 4096], 0).unwrap();
-            assert!(f.fdatasync().is_err());
-            f.fdatasync().unwrap();
-            disk.power_cut(&mut SimRng::new(seed));
-            lost += usize::from(disk.content(Path::new("/d/f")).unwrap() != vec![1; 4096]);
-        }
-        assert!(lost > 40, "only {lost} of 50 lost something");
-    }
-
-    #[test]
-    fn unsynced_names_may_vanish_and_synced_ones_stay() {
-        let mut vanished = 0;
-        for seed in 0..100 {
-            let disk = SimDisk::new(seed);
-            let f = file(&disk);
-            f.fdatasync().unwrap();
-            disk.rename(Path::new("/d/f"), Path::new("/d/g")).unwrap();
-            disk.power_cut(&mut SimRng::new(seed));
-            let names = disk.paths();
-            assert_eq!(names.len(), 1, "a rename is atomic");
-            vanished += usize::from(names[0] == Path::new("/d/f"));
-        }
-        assert!((10..90).contains(&vanished), "{vanished}");
     }
 }
