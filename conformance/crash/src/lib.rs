@@ -20,3 +20,4 @@ pub mod check;
 pub mod history;
 pub mod load;
 pub mod round;
+pub mod trace;
