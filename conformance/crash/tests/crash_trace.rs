@@ -1,7 +1,10 @@
 //! Sync before acknowledgement, seen from the kernel's side.
 
 use acb_crash::trace::{finished, prove, traced};
-use acb_proto::v1;
+use acb_proto::v1::{
+    self,
+    Durability::{Synced, Written},
+};
 use acb_testkit::{
     ServerOptions,
     raw::{Identity, Outcome, PublishSession, RawClient},
@@ -54,7 +57,6 @@ async fn every_synced_ack_leaves_after_a_completed_sync_and_every_written_ack_af
     let pid = server.pid().unwrap();
     let client = RawClient::connect(server.address(), &Identity::dev("default", "tracer")).await.unwrap();
     let mut session = PublishSession::open(&client, [7; 16], 1, 0).await.unwrap();
-    use v1::Durability::{Synced, Written};
     publish(&mut session, &[Written]).await;
     publish(&mut session, &[Synced]).await;
     publish(&mut session, &[Written, Synced, Written, Written, Synced]).await;

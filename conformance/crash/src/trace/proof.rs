@@ -36,7 +36,7 @@ pub struct Proof {
 /// # Errors
 /// When an acknowledgement or a message cannot be found: then nothing is proven.
 pub fn prove(calls: &[Call], marker: impl Fn(u64) -> String) -> Result<Proof> {
-    let writes: Vec<&Call> = calls.iter().filter(|c| c.of.ends_with(".seg") && c.name.starts_with("pwrite")).collect();
+    let writes: Vec<&Call> = calls.iter().filter(|c| is_segment(&c.of) && c.name.starts_with("pwrite")).collect();
     let syncs: Vec<&Call> = calls.iter().filter(|c| matches!(c.name.as_str(), "fdatasync" | "fsync")).collect();
     let mut proof = Proof::default();
     for (left_at, ack) in acks(calls)? {
@@ -66,6 +66,11 @@ pub fn prove(calls: &[Call], marker: impl Fn(u64) -> String) -> Result<Proof> {
         }
     }
     Ok(proof)
+}
+
+/// Whether a path names a file of the log.
+fn is_segment(path: &str) -> bool {
+    std::path::Path::new(path).extension().is_some_and(|e| e == "seg")
 }
 
 /// Acknowledgements, and the line on which their first byte left.
