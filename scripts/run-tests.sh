@@ -9,8 +9,8 @@
 #   log          the segment log, on the test disk and on the real one
 #   simulation   engine and log together, one test a seed: ACB_SIM_SEEDS (2000) or ACB_SIM_SECONDS (60), what comes first
 #   faults       faults planted in engine and log, each of which the simulation must find
-#   crash        kill -9 of the real server under load; ACB_CRASH_ROUNDS rounds (30). Owed: there is no such test yet, so it
-#                is not among "all"
+#   crash        kill -9 of the real server under load, ACB_CRASH_ROUNDS rounds (30) from ACB_CRASH_SEED (by chance); its
+#                system calls traced; its disk full and read-only
 #   doc          examples in the documentation of the crates
 #   foreign      a Python gRPC client that shares no code with us
 #   contract     buf lint of the wire contract                                (a check: passes or fails, has no tests)
@@ -112,7 +112,10 @@ suite_integration() {
 }
 suite_conformance() { suite conformance nextest nextest "${product[@]}" -E "$conformance"; }
 # One server at a time, and nothing beside it: else rounds measure each other.
-suite_crash() { suite crash nextest nextest "${product[@]}" --test-threads 1 -E "$crash"; }
+# What a round did is shown also when all went well: how much was on its way when the server was killed.
+suite_crash() {
+    suite crash nextest nextest "${product[@]}" --test-threads 1 --success-output immediate -E "$crash"
+}
 suite_log() { suite log nextest nextest "${apart[@]}" -E 'package(acb-log)'; }
 suite_faults() { suite faults nextest nextest "${apart[@]}" -E 'package(acb-sim)'; }
 suite_simulation() { suite simulation plain simulate; }
@@ -129,7 +132,7 @@ suite_tidy() { suite tidy check cargo xtask tidy; }
 
 wanted=("$@")
 [ ${#wanted[@]} -gt 0 ] \
-    || wanted=(contract tidy generated unit integration doc conformance foreign log faults simulation)
+    || wanted=(contract tidy generated unit integration doc conformance foreign log faults crash simulation)
 for name in "${wanted[@]}"; do
     declare -F "suite_$name" >/dev/null || fail "unknown suite '$name'"
 done

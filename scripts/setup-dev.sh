@@ -4,7 +4,7 @@
 #   scripts/setup-dev.sh [build|test|coverage]
 #
 #   build     the Rust toolchain and a C compiler: enough for `make demo` and `make run-server`
-#   test      and the tools of the test and lint scripts, in .venv and proto/node_modules (the default)
+#   test      and strace, and the tools of the test and lint scripts, in .venv and proto/node_modules (the default)
 #   coverage  and LLVM's coverage tools of the compiler's own version
 #
 # Supported: Debian 12 on x86-64 with rustup, Python 3.11 or later and Node.js. Elsewhere it says what is missing.
@@ -74,6 +74,8 @@ have make || packages+=(make)
 if [ "$level" != build ]; then
     have python3 || packages+=(python3 python3-venv)
     have npm || packages+=(nodejs npm)
+    # The crash suite looks at the server's system calls, and makes them fail.
+    have strace || packages+=(strace)
 fi
 [ ${#packages[@]} -eq 0 ] || apt_install "${packages[@]}"
 if [ "$level" = build ]; then
@@ -89,6 +91,8 @@ stamp="$(python3 -V) $PWD $(sha256sum <scripts/requirements.txt)"
 if [ "$(cat .venv/stamp 2>/dev/null)" != "$stamp" ]; then
     say "installing the tools of scripts/requirements.txt into .venv (pip)"
     rm -rf .venv
+    # The shell remembers where it found python3, which may have been in there.
+    hash -r
     python3 -m venv .venv 2>/dev/null || {
         apt_install python3-venv
         rm -rf .venv

@@ -17,6 +17,8 @@
 )]
 
 pub mod check;
+pub mod disk;
 pub mod history;
 pub mod load;
 pub mod round;
+pub mod trace;

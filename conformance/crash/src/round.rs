@@ -22,7 +22,7 @@ use tokio::task::JoinSet;
 
 use crate::{
     check::{Rule, Violation, check, told},
-    history::{self, Event, Place},
+    history::{self, Event, Place, Recorder},
     load::{Kind, Stage, cast},
 };
 
@@ -36,7 +36,7 @@ const ANSWERS: (u64, u64) = (20, 400);
 /// Longest wait after that, in microseconds: wider than any commit takes, so that kills fall into every part of one.
 const AIM_US: u64 = 12_000;
 /// Longest that a life may take to so many answers.
-const LIFE_WITHIN: Duration = Duration::from_secs(60);
+const LIFE_WITHIN: Duration = Duration::from_mins(1);
 /// Longest from the last publish until everything is settled. Includes the grace of a consumer that died.
 const SETTLED_WITHIN: Duration = Duration::from_secs(40);
 /// Longest that clients take to end.
@@ -180,7 +180,7 @@ async fn perform(seed: u64, stage: &Arc<Stage>, server: &mut Server, data: &Path
     if !status.success() {
         bail!("the server ended with {status}");
     }
-    read_logs(stage, data)
+    read_logs(&stage.history, data)
 }
 
 /// Those who come in this life, prepared and set to work.
@@ -303,20 +303,23 @@ async fn bury(stage: &Stage, auditor: &Client) -> Result<()> {
 }
 
 /// Writes down what the logs of a stopped server hold, read by the log's own reader, past server and engine.
-fn read_logs(stage: &Stage, data: &Path) -> Result<()> {
+///
+/// # Errors
+/// When they cannot be read.
+pub fn read_logs(history: &Recorder, data: &Path) -> Result<()> {
     let folder = DataDir::open(OsDisk::shared(), data, DataDirOptions::default())?;
     for id in folder.partitions()?.into_iter().filter(|p| p.class != ClassId::DEAD_LETTERS) {
-        read_log(stage, &folder, &id).with_context(|| format!("log {id}"))?;
+        read_log(history, &folder, &id).with_context(|| format!("log {id}"))?;
     }
     Ok(())
 }
 
-fn read_log(stage: &Stage, folder: &DataDir, id: &PartitionId) -> Result<()> {
+fn read_log(history: &Recorder, folder: &DataDir, id: &PartitionId) -> Result<()> {
     // What users name, and the bus's own tree, which `>` does not hear.
     let everything: [TopicFilter; 2] = [">".parse()?, "$acb.>".parse()?];
     let log = folder.open_log(id, LogOptions::of_class(id.class, u64::MAX), Timestamp(0))?.log;
     let reader = log.reader();
-    stage.history.add(Event::LogRead { class: id.class.0, first_seq: reader.first_seq(), epoch: log.epoch() });
+    history.add(Event::LogRead { class: id.class.0, first_seq: reader.first_seq(), epoch: log.epoch() });
     let mut from: Seq = reader.first_seq();
     loop {
         let block = reader.read(&ReadRequest {
@@ -329,7 +332,7 @@ fn read_log(stage: &Stage, folder: &DataDir, id: &PartitionId) -> Result<()> {
         for run in &block.runs {
             for (message, seq) in frame::messages(&run.body).zip(run.first_seq..) {
                 let envelope = frame::decode(&message)?;
-                stage.history.add(Event::Stored {
+                history.add(Event::Stored {
                     place: Place { class: id.class.0, epoch: run.facts.epoch, seq },
                     topic: String::from_utf8_lossy(&run.topic).into_owned(),
                     body: crate::load::body_of(&envelope.payload),

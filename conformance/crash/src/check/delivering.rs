@@ -39,7 +39,7 @@ fn stored(facts: &Facts<'_>, sub: &Subscription<'_>, findings: &mut Findings<'_>
         match facts.record_at.get(&(delivery.place.class, delivery.place.seq)).map(|r| &facts.records[*r]) {
             Some(r) if r.body == delivery.body && r.topic == delivery.topic && r.place == delivery.place => {}
             Some(r) => {
-                findings.add(Rule::DeliveredIsStored, &[delivery.at, r.at], "the log holds something else there")
+                findings.add(Rule::DeliveredIsStored, &[delivery.at, r.at], "the log holds something else there");
             }
             None => findings.add(Rule::DeliveredIsStored, &[delivery.at], "the log does not hold it"),
         }

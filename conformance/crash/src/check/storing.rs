@@ -136,10 +136,13 @@ fn one_name(facts: &Facts<'_>, findings: &mut Findings<'_>) {
     }
 }
 
+/// The highest seq that was acknowledged, and on which line, by class.
+type Known = BTreeMap<u8, (usize, u64)>;
+
 fn seqs_rise(facts: &Facts<'_>, findings: &mut Findings<'_>) {
     // Highest seq that was known to somebody when a call began, by class.
-    let mut known: BTreeMap<u8, (usize, u64)> = BTreeMap::new();
-    let mut began: HashMap<(&str, u64), BTreeMap<u8, (usize, u64)>> = HashMap::new();
+    let mut known = Known::new();
+    let mut began: HashMap<(&str, u64), Known> = HashMap::new();
     for (at, entry) in facts.entries.iter().enumerate() {
         match &entry.event {
             Event::Publish { producer, n, .. } => {

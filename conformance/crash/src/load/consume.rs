@@ -18,7 +18,7 @@ use crate::history::{Event, How, Place};
 
 /// Lease of every subscription: longer than a round, so that nothing ends but by kills and settlements. Leases that run
 /// out are the simulation's.
-pub(super) const ACK_WAIT: Duration = Duration::from_secs(60);
+pub(super) const ACK_WAIT: Duration = Duration::from_mins(1);
 /// Attempts before a message is dead, where messages are meant to die.
 const DEADLY_ATTEMPTS: u32 = 3;
 /// Attempts elsewhere, more than anything here fails.
@@ -132,24 +132,23 @@ pub(super) async fn read(
     stage.busy(true);
     loop {
         while let Some(Some(())) = beside.next().now_or_never() {}
-        let next = match stream.try_next() {
-            Some(next) => Some(next),
-            None => {
-                stage.busy(false);
-                // All three may be dropped at any await: nothing is lost.
-                let next = tokio::select! {
-                    next = stream.next() => Some(next),
-                    Some(()) = beside.next(), if !beside.is_empty() => None,
-                    () = stage.leaving.cancelled() => {
-                        while let Some(()) = beside.next().await {}
-                        return Ok(());
-                    }
-                };
-                stage.busy(true);
-                match next {
-                    None => continue,
-                    Some(next) => next,
+        let next = if let Some(next) = stream.try_next() {
+            Some(next)
+        } else {
+            stage.busy(false);
+            // All three may be dropped at any await: nothing is lost.
+            let next = tokio::select! {
+                next = stream.next() => Some(next),
+                Some(()) = beside.next(), if !beside.is_empty() => None,
+                () = stage.leaving.cancelled() => {
+                    while let Some(()) = beside.next().await {}
+                    return Ok(());
                 }
+            };
+            stage.busy(true);
+            match next {
+                None => continue,
+                Some(next) => next,
             }
         };
         match next {

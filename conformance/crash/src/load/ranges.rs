@@ -162,7 +162,7 @@ async fn acknowledge(
                 match &settled.error {
                     _ if !answered => {}
                     None => who.confirmed(stage, *delivery, *place),
-                    Some(error) => who.not_settled(stage, *delivery, *place, &format!("{}", error.code)),
+                    Some(error) => who.not_settled(stage, *delivery, *place, &error.code),
                 }
                 !answered
             });

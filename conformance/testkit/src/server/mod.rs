@@ -207,6 +207,8 @@ impl Server {
             .arg("--data-dir")
             .arg(self.data.path())
             .args(&self.options.args)
+            // It is meant for us: a server takes every `ACB_SERVER_…` for a setting of its own.
+            .env_remove(SERVER_BIN)
             .envs(self.options.env.iter().map(|(k, v)| (k, v)))
             .stdin(Stdio::null())
             .stdout(self.log_file()?)

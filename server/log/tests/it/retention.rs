@@ -76,6 +76,25 @@ fn a_topic_log_drops_its_oldest_at_its_cap_wherever_the_floor_is() {
 }
 
 #[test]
+fn a_full_log_asks_for_retention_once_a_segment_and_goes_on_in_what_it_gave_up() {
+    let world = world(Retention { bytes: 20_000, at_cap: AtCap::DropOldest, ..Retention::KEEP });
+    let (_, data) = (world.disk(), world.data());
+    let mut log = world.log_in(&data);
+    let mut asked = 0;
+    for _ in 0..400 {
+        fill(&mut log, 1, 0);
+        assert!(log.bytes() > 20_000 || !log.wants_retain(), "below its bound it wants nothing");
+        if log.wants_retain() {
+            asked += 1;
+            log.retain(0, NOW).unwrap();
+            assert!(!log.wants_retain(), "once a segment");
+        }
+        assert!(log.bytes() < 20_000 + 3 * 4096, "{} bytes", log.bytes());
+    }
+    assert!(asked > 10, "{asked}");
+}
+
+#[test]
 fn the_segment_with_the_last_complete_snapshot_is_never_trimmed() {
     let mut world = world(Retention::KEEP);
     let mut log = world.log();
