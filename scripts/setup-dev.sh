@@ -89,6 +89,8 @@ stamp="$(python3 -V) $PWD $(sha256sum <scripts/requirements.txt)"
 if [ "$(cat .venv/stamp 2>/dev/null)" != "$stamp" ]; then
     say "installing the tools of scripts/requirements.txt into .venv (pip)"
     rm -rf .venv
+    # Who has .venv/bin in PATH, as one may, just lost the python3 that the shell remembers.
+    hash -r
     python3 -m venv .venv 2>/dev/null || {
         apt_install python3-venv
         rm -rf .venv
