@@ -650,3 +650,21 @@ pub(crate) fn wake(wakers: Wakers) {
         waker.wake();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_body_of_an_older_stream_takes_nothing_from_the_present_one() {
+        let producer = Producer::new([1; 16], Window { messages: 8, bytes: 1024, frame_messages: 1 });
+        let cx = Context::from_waker(Waker::noop());
+        let push = || producer.push(ClassId::TOPICS, 1, 4, |out| out.extend_from_slice(b"body"));
+        let (_first, old) = (push().unwrap(), producer.begin_stream());
+        assert!(matches!(producer.next_frame(old, &cx), Next::Frame(_)));
+        let present = producer.begin_stream();
+        assert!(matches!(producer.next_frame(old, &cx), Next::End));
+        assert!(matches!(producer.next_frame(present, &cx), Next::Frame(_)), "what was not answered goes again");
+        assert!(matches!(producer.next_frame(present, &cx), Next::Wait));
+    }
+}

@@ -197,6 +197,39 @@ async fn safe_calls_are_repeated_and_unsafe_ones_are_not() {
     assert_eq!(peer.calls(redrive), 1);
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_call_that_nobody_answers_ends_at_its_deadline() {
+    let peer = Peer::new();
+    peer.silence(GET_AGENT);
+    let client = peer.builder().request_timeout(Duration::from_secs(7)).connect().await.unwrap();
+    let started = tokio::time::Instant::now();
+    let error = client.agents().get("x").await.unwrap_err();
+    assert_eq!((error.code(), error.operation()), (ErrorCode::Timeout, "agents.get"));
+    let took = started.elapsed();
+    assert!(took >= Duration::from_secs(7) && took < Duration::from_secs(8), "took {took:?}");
+    assert_eq!(peer.calls(GET_AGENT), 1);
+}
+
+#[tokio::test]
+async fn a_call_that_would_have_to_wait_past_its_deadline_says_why_at_once() {
+    let peer = Peer::new();
+    peer.on(GET_AGENT, |_, _: v1::GetAgentRequest| {
+        let error = v1::Error {
+            code: "unavailable".into(),
+            message: "not now".into(),
+            retryable: true,
+            retry_after_ms: 600_000,
+            ..Default::default()
+        };
+        let details = prost::Message::encode_to_vec(&error).into();
+        Err::<v1::GetAgentResponse, _>(Status::with_details(tonic::Code::Unavailable, "not now", details))
+    });
+    let client = peer.client().await;
+    let error = soon("an answer", client.agents().get("x")).await.unwrap_err();
+    assert_eq!((error.code(), error.retry_after()), (ErrorCode::Unavailable, Some(Duration::from_mins(10))));
+    assert_eq!(peer.calls(GET_AGENT), 1);
+}
+
 #[tokio::test]
 async fn a_final_error_says_what_the_server_said() {
     let peer = Peer::new();
@@ -247,6 +280,22 @@ async fn bounded_attempts_close_the_client() {
     while !matches!(soon("the end", events.next()).await, Some(Event::Closed)) {}
     let error = client.agents().get("x").await.unwrap_err();
     assert_eq!(error.retry(), acb_sdk::Retry::Exhausted { attempts: 3 }, "{error:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_accepts_and_hangs_up_is_not_dialled_in_a_circle() {
+    let peer = Peer::new();
+    let policy = RetryPolicy::default().initial(Duration::from_millis(100)).max(Duration::from_secs(10)).jitter(0.0);
+    let client = peer.builder().reconnect(policy).connect().await.unwrap();
+    let mut events = client.events();
+    let started = tokio::time::Instant::now();
+    for _ in 0..6 {
+        peer.cut();
+        while !matches!(events.next().await, Some(Event::Resumed { .. })) {}
+    }
+    // 100, 200, 400, 800, 1600 and 3200 ms; the first is cut short.
+    let took = started.elapsed();
+    assert!(took >= Duration::from_secs(6), "six connections that broke at once were made within {took:?}");
 }
 
 #[tokio::test]

@@ -186,6 +186,20 @@ async fn a_hole_in_the_numbers_makes_the_client_resume() {
 }
 
 #[tokio::test]
+async fn a_frame_that_is_said_twice_is_taken_once() {
+    let mut peer = Peer::new();
+    let client = peer.client().await;
+    let (mut work, call, _) = subscribe(&mut peer, &client).await;
+    call.answer(delivery(1, 1, 2)).await;
+    call.answer(delivery(1, 1, 2)).await;
+    call.answer(delivery(3, 3, 1)).await;
+    for seq in 1..=3 {
+        assert_eq!(next(&mut work).await.seq(), seq);
+    }
+    assert!(work.try_next().is_none());
+}
+
+#[tokio::test]
 async fn a_gap_is_said_and_the_subscription_goes_on() {
     let mut peer = Peer::new();
     let client = peer.client().await;

@@ -68,6 +68,8 @@ struct Shared {
     consumes: mpsc::Sender<Consume>,
     unary: Mutex<HashMap<String, Unary>>,
     calls: Mutex<Vec<String>>,
+    /// A method that is never answered.
+    silent: Mutex<Option<&'static str>>,
     /// Ends the connections that are open.
     cuts: Mutex<Vec<oneshot::Sender<()>>>,
     dials: Mutex<u32>,
@@ -140,6 +142,7 @@ impl Peer {
             consumes: consume,
             unary: Mutex::default(),
             calls: Mutex::default(),
+            silent: Mutex::default(),
             cuts: Mutex::default(),
             dials: Mutex::new(0),
             refuse: Mutex::new(0),
@@ -176,6 +179,11 @@ impl Peer {
             Ok(answer(metadata, request)?.encode_to_vec())
         });
         self.shared.unary.lock().insert(path.to_owned(), answer);
+    }
+
+    /// Never answers a unary method.
+    pub(crate) fn silence(&self, path: &'static str) {
+        *self.shared.silent.lock() = Some(path);
     }
 
     /// The next publish stream that the client opens, with its first frame read.
@@ -243,6 +251,10 @@ async fn serve(
 ) -> Result<http::Response<Body>, Infallible> {
     let path = request.uri().path().to_owned();
     shared.calls.lock().push(path.clone());
+    let silent = *shared.silent.lock() == Some(path.as_str());
+    if silent {
+        std::future::pending::<()>().await;
+    }
     Ok(match path.as_str() {
         acb_proto::PUBLISH_STREAM => {
             tonic::server::Grpc::new(ProstCodec::default()).streaming(Hot(shared.publishes.clone()), request).await

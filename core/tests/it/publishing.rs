@@ -213,6 +213,23 @@ async fn what_may_succeed_later_is_sent_again_under_its_number() {
     }
 }
 
+#[tokio::test]
+async fn what_is_refused_for_now_is_not_sent_again_before_the_hint_is_over() {
+    const HINT: Duration = Duration::from_millis(400);
+    let mut peer = Peer::new();
+    let client = peer.client().await;
+    let receipt = publish(&client, 1).await;
+    let (mut call, _) = peer.publish().await;
+    frames(&mut call, 1).await;
+    let refused = std::time::Instant::now();
+    call.answer(reject(1, 1, "slow_down", Some(HINT.as_millis() as u64))).await;
+    let again = call.next().await;
+    assert_eq!(again.counter, 1);
+    assert!(refused.elapsed() >= HINT, "came again after {:?}", refused.elapsed());
+    call.answer(ack(1, 1, 1)).await;
+    soon("a receipt", receipt).await.unwrap();
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_publish_that_nobody_answers_times_out() {
     let mut peer = Peer::new();

@@ -149,3 +149,24 @@ async fn a_request_survives_a_cut() {
     replies.answer(reply(1, 1, &to, "answer")).await;
     assert_eq!(soon("the reply", asking).await.unwrap().unwrap().payload(), "answer");
 }
+
+#[tokio::test]
+async fn a_request_that_is_over_is_forgotten() {
+    let waiting = |client: &Client| {
+        let shown = format!("{client:?}");
+        let at = shown.find("Requests { waiting: ").unwrap_or_else(|| panic!("{shown}"));
+        shown[at..].split([' ', ',']).nth(3).unwrap().parse::<u32>().unwrap()
+    };
+    let mut peer = Peer::new();
+    let (client, asking, _replies, mut call, _) = asked(&mut peer, LONG).await;
+    assert_eq!(waiting(&client), 1);
+    // Given up by whoever asked.
+    asking.abort();
+    assert!(asking.await.unwrap_err().is_cancelled());
+    assert_eq!(waiting(&client), 0);
+    // Out of time.
+    let late = request(&client, "another", Duration::from_millis(50));
+    call.next().await;
+    assert_eq!(soon("the deadline", late).await.unwrap().unwrap_err().code(), ErrorCode::Timeout);
+    assert_eq!(waiting(&client), 0);
+}

@@ -24,7 +24,7 @@ fn all(name: &str, filter: &str) -> SubscriptionSpec {
 
 #[tokio::test]
 async fn agents_register_are_found_and_leave() {
-    let Some(bus) = Bus::start().await else { return };
+    let bus = Bus::start().await;
     let client = bus.client("reviewer").await;
     let agents = client.agents();
     let agent = agents
@@ -51,7 +51,7 @@ async fn agents_register_are_found_and_leave() {
 
 #[tokio::test]
 async fn messages_are_stored_delivered_settled_and_die() {
-    let Some(bus) = Bus::start().await else { return };
+    let bus = Bus::start().await;
     let client = bus.client("worker").await;
     let spec = all("jobs", "jobs.*").max_attempts(1);
     assert!(!client.subscriptions().create(spec.clone()).await.unwrap().existed);
@@ -92,7 +92,7 @@ async fn messages_are_stored_delivered_settled_and_die() {
 
 #[tokio::test]
 async fn a_request_is_answered_and_nobody_there_is_said_at_once() {
-    let Some(bus) = Bus::start().await else { return };
+    let bus = Bus::start().await;
     let (asker, worker) = (bus.client("asker").await, bus.client("worker").await);
     asker.agents().register("asker").await.unwrap();
     worker.agents().register("worker").await.unwrap();
@@ -115,7 +115,7 @@ async fn a_request_is_answered_and_nobody_there_is_said_at_once() {
 
 #[tokio::test]
 async fn a_broadcast_reaches_every_inbox_and_a_send_one() {
-    let Some(bus) = Bus::start().await else { return };
+    let bus = Bus::start().await;
     let (a, b) = (bus.client("a").await, bus.client("b").await);
     a.agents().register("a").await.unwrap();
     b.agents().register("b").await.unwrap();
@@ -130,7 +130,7 @@ async fn a_broadcast_reaches_every_inbox_and_a_send_one() {
 
 #[tokio::test]
 async fn an_idempotency_key_is_stored_once_and_another_body_is_a_conflict() {
-    let Some(bus) = Bus::start().await else { return };
+    let bus = Bus::start().await;
     let client = bus.client("a").await;
     let publish = |body: &'static str| client.messages().publish("t", body).idempotency_key("k").confirm();
     let first = publish("x").await.unwrap();
@@ -192,7 +192,7 @@ async fn check_stored(bus: &Bus, published: u64, seqs: &HashSet<u64>) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_hundred_cuts_lose_nothing_double_nothing_and_keep_order() {
-    let Some(bus) = Bus::start().await else { return };
+    let bus = Bus::start().await;
     let (published, seqs) = publish_under_cuts(bus.port, 100, Durability::Written).await;
     assert!(published > 1000, "only {published} messages went through");
     check_stored(&bus, published, &seqs).await;
@@ -200,7 +200,7 @@ async fn a_hundred_cuts_lose_nothing_double_nothing_and_keep_order() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn cuts_do_no_harm_to_one_message_frames_of_two_logs_and_two_levels() {
-    let Some(bus) = Bus::start().await else { return };
+    let bus = Bus::start().await;
     let reader = bus.client("reader").await;
     reader.agents().register("reader").await.unwrap();
     reader.subscriptions().create(all("check", "cut.>")).await.unwrap();
@@ -243,7 +243,7 @@ async fn cuts_do_no_harm_to_one_message_frames_of_two_logs_and_two_levels() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_killed_server_loses_nothing_that_was_acknowledged() {
-    let Some(mut bus) = Bus::start().await else { return };
+    let mut bus = Bus::start().await;
     let port = bus.port;
     let client = bus.builder("publisher").publish_window(256, 1 << 20).connect().await.unwrap();
     let publisher = client.messages().publisher("cut.t").build().unwrap();
@@ -270,7 +270,7 @@ async fn a_killed_server_loses_nothing_that_was_acknowledged() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_cut_consumer_misses_nothing_and_repeats_nothing_while_its_leases_hold() {
     const COUNT: u64 = 6000;
-    let Some(bus) = Bus::start().await else { return };
+    let bus = Bus::start().await;
     let writer = bus.client("writer").await;
     writer.subscriptions().create(all("work", "w.>")).await.unwrap();
     let publisher = writer.messages().publisher("w.t").durability(Durability::Written).build().unwrap();

@@ -195,6 +195,8 @@ fn scenario(area: &str, written: Written) -> Result<Scenario> {
     ensure!(!name.is_empty() && name.chars().all(sound), "scenario name {name:?} is not words with '-' between");
     ensure!(!written.says.is_empty(), "{name} does not say what it shows");
     ensure!(written.only.is_empty() == written.why.is_empty(), "{name}: `only` and `why` belong together");
+    // What one client alone can do or see is a reason. What is not done yet is work.
+    ensure!(!written.why.starts_with("open"), "{name}: `why` names a property of the client, not what is open");
     let steps = written.steps.into_iter().enumerate();
     let steps = steps.map(|(at, step)| self::step(step).with_context(|| format!("{name}, step {}", at + 1)));
     Ok(Scenario {
@@ -317,6 +319,15 @@ mod tests {
         ] {
             let error = format!("{:#}", one(steps).unwrap_err());
             assert!(error.contains(wanted), "{steps}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_scenario_for_one_client_says_what_is_so_about_that_client() {
+        let read = |only: &str| parse(&format!("area: a\nscenarios:\n  - name: n\n    says: s\n{only}    steps: []\n"));
+        assert!(read("    only: [raw]\n    why: frames are looked at\n").is_ok());
+        for bad in ["    only: [raw]\n", "    why: frames\n", "    only: [raw]\n    why: \"open: not done\"\n"] {
+            assert!(read(bad).is_err(), "{bad}");
         }
     }
 

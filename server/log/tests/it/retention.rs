@@ -78,8 +78,7 @@ fn a_topic_log_drops_its_oldest_at_its_cap_wherever_the_floor_is() {
 #[test]
 fn a_full_log_asks_for_retention_once_a_segment_and_goes_on_in_what_it_gave_up() {
     let world = world(Retention { bytes: 20_000, at_cap: AtCap::DropOldest, ..Retention::KEEP });
-    let (_, data) = (world.disk(), world.data());
-    let mut log = world.log_in(&data);
+    let mut log = world.log();
     let mut asked = 0;
     for _ in 0..400 {
         fill(&mut log, 1, 0);

@@ -38,7 +38,7 @@ pub(super) fn shape_message(m: &Message, place: &Place) -> Result<Value, Failure
         stored_at_ms: m.stored_at().0,
         from: m.from().to_owned(),
         from_incarnation: m.from_incarnation(),
-        message: on_the_wire(&m.envelope()?),
+        message: on_the_wire(&m.envelope()?)?,
     };
     let mut shown = shape::delivered(&delivered, &place.mark)?;
     shown["late"] = m.is_late().into();

@@ -5,6 +5,9 @@ use acb_sdk::{
     Client, DeadLetter, Durability, Envelope, MessageKind, MessageStatus, Priority, PublishBuilder, Published, Reply,
     Timestamp,
 };
+use acb_types::frame;
+use bytes::BytesMut;
+use prost::Message as _;
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 
@@ -44,29 +47,18 @@ fn shape_status(status: &MessageStatus) -> Value {
     })
 }
 
-/// An envelope as the wire has it, to be shown by the one hand that shows messages.
-pub(super) fn on_the_wire(m: &Envelope) -> v1::Message {
-    v1::Message {
-        topic: m.topic.to_string(),
-        kind: m.kind as i32,
-        priority: m.priority as i32,
-        correlation_id: m.correlation_id.to_string(),
-        reply_to: m.reply_to.to_string(),
-        idempotency_key: m.idempotency_key.to_string(),
-        expires_at_ms: m.expires_at.0,
-        not_before_ms: m.not_before.0,
-        order_key: m.order_key.to_string(),
-        content_type: m.content_type.to_string(),
-        context_refs: m.context_refs.iter().map(ToString::to_string).collect(),
-        trace: m.trace.to_string(),
-        original_topic: m.original_topic.to_string(),
-        attributes: m.attributes.as_bytes().clone(),
-        payload: m.payload.clone(),
-    }
+/// An envelope as the wire has it, to be shown by the one hand that shows messages: written by the bus's own encoder and
+/// read by protobuf's.
+pub(super) fn on_the_wire(m: &Envelope) -> Result<v1::Message, Failure> {
+    let mut body = BytesMut::new();
+    frame::encode(&mut body, m);
+    let read = v1::PublishStreamRequest::decode(body).map_err(|e| Failure::own("protocol_error", e.to_string()))?;
+    let one = read.messages.into_iter().next();
+    one.ok_or_else(|| Failure::own("protocol_error", "an encoded message is none"))
 }
 
 fn shape_dead_letter(d: &DeadLetter, whole: bool, place: &Place) -> Result<Value, Failure> {
-    let message = on_the_wire(&d.message);
+    let message = on_the_wire(&d.message)?;
     let inner = if whole {
         Value::Object(shape::message(&message, &place.mark)?)
     } else {
