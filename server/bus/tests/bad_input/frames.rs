@@ -8,8 +8,8 @@ use bytes::Bytes;
 use prost::Message as _;
 
 use super::support::{
-    Code, Log, bytes, client, consume_open, dev, end_of, field, good, is, producer, publish_frame, publish_open,
-    refusal, refused, register, send, session_id,
+    Code, Log, bytes, client, consume_open, dev, end_of, field, good, is, nobody_consumes, producer, publish_frame,
+    publish_open, refusal, refused, register, send, session_id,
 };
 
 const INVALID_ARGUMENT: Code = (100, "invalid_argument");
@@ -288,6 +288,7 @@ async fn a_consumer_that_ends_badly_gives_its_messages_to_the_next() {
         }
     };
     is("garbage of a consumer with a lease", &ended, MALFORMED);
+    nobody_consumes(&bus, "$inbox.worker").await;
     // The lease is kept for the session to come back, as after any break, and then goes to the next, uncounted.
     server.admin().advance(limits::SESSION_GRACE).await.unwrap();
     let mut second = ConsumeSession::open(&bus, &opening()).await.unwrap();

@@ -8,7 +8,7 @@ use acb_testkit::{
 };
 use acb_types::limits;
 
-use super::support::{Code, Log, client, dev, good, is, refused, send, session_id};
+use super::support::{Code, Log, client, dev, good, is, nobody_consumes, refused, send, session_id};
 
 const INVALID_ARGUMENT: Code = (100, "invalid_argument");
 const FIELD: Code = (112, "field_too_large");
@@ -209,6 +209,7 @@ async fn settlements_over_their_bounds_are_refused() {
         }
     };
     is("4,097 settlements", &ended, SETTLEMENTS);
+    nobody_consumes(&bus, JOBS).await;
     server.admin().advance(limits::SESSION_GRACE).await.unwrap();
     let mut next = consumer(&bus, 10).await;
     assert_eq!(take(&mut next, 1).await[0].seq, first_seq, "it was not acknowledged");
@@ -244,8 +245,7 @@ async fn a_resume_from_the_future_counts_for_what_was_given_and_shows_as_a_hole(
     let mut first = ConsumeSession::open(&bus, &opening(0, 3)).await.unwrap();
     let given = take(&mut first, 3).await;
     drop(first);
-    let gone = || async { acb_testkit::wait::Level::when(counts(&bus).await.consumers == 0, (), "still there") };
-    acb_testkit::wait::wait_until("the consumer's end", acb_testkit::wait::PATIENCE, gone).await.unwrap();
+    nobody_consumes(&bus, JOBS).await;
     // "Number 1,000,000 was the last that arrived": of the three that were given, all did. The next is number 4 all the
     // same, so the client sees that it has lost count.
     let mut second = ConsumeSession::open(&bus, &opening(1_000_000, 4)).await.unwrap();
@@ -253,9 +253,10 @@ async fn a_resume_from_the_future_counts_for_what_was_given_and_shows_as_a_hole(
     assert!(hole.message.contains("delivery 4 after 1000000"), "{hole}");
     let now = counts(&bus).await;
     assert_eq!((now.leased, now.floor_seq), (4, given[0].seq), "nothing is settled by it: {now:?}");
-    // And nothing is lost: unsettled, all of them come again to whoever asks when the lease is over.
+    // And nothing is lost: unsettled, all of them come again to whoever asks when the session's grace is over.
     drop(second);
-    server.admin().advance(limits::LEASE * 2).await.unwrap();
+    nobody_consumes(&bus, JOBS).await;
+    server.admin().advance(limits::SESSION_GRACE).await.unwrap();
     let mut next = consumer(&bus, 10).await;
     let again: Vec<u64> = take(&mut next, 4).await.iter().map(|m| m.seq).collect();
     assert!(given.iter().all(|m| again.contains(&m.seq)), "{again:?}");

@@ -141,6 +141,16 @@ pub(crate) async fn drain(stream: &mut HotStream) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Waits until the server has seen the end of a subscription's last consumer: from then on its grace runs.
+pub(crate) async fn nobody_consumes(bus: &RawClient, subscription: &str) {
+    let look = || async {
+        let request = v1::GetSubscriptionRequest { name: subscription.to_owned() };
+        let row = answer(bus.subscriptions().get_subscription(request)).await.unwrap().subscription.unwrap();
+        acb_testkit::wait::Level::when(row.consumers == 0, (), row.consumers)
+    };
+    acb_testkit::wait::wait_until("the last consumer's end", acb_testkit::wait::PATIENCE, look).await.unwrap();
+}
+
 /// The frame that opens a producer session.
 pub(crate) fn publish_open() -> v1::PublishStreamRequest {
     let open = v1::PublishOpen { producer_id: session_id().to_vec().into(), epoch: 1, incarnation: 0 };

@@ -2,9 +2,17 @@
 
 use std::time::{Duration, Instant};
 
-use super::{client, options};
 use acb_proto::v1;
-use acb_testkit::raw::{ConsumeSession, Opening, PublishSession};
+use acb_testkit::{
+    raw::{ConsumeSession, Opening, PublishSession},
+    wait::{Level, wait_until},
+};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+};
+
+use super::{client, options};
 
 /// What the server under test is given to drain in.
 const DRAIN: Duration = Duration::from_secs(1);
@@ -52,4 +60,30 @@ async fn a_server_that_is_told_to_stop_ends_in_its_time_whatever_its_clients_do(
         let acb_testkit::raw::Outcome::Stored(at) = outcome else { continue };
         assert_eq!(all.message().await.unwrap().seq, at.seq);
     }
+}
+
+#[tokio::test]
+async fn a_server_that_drains_says_that_it_is_not_ready_and_takes_nobody_new() {
+    // The whole of its preface and SETTINGS, and no answer to any question: it holds the drain up for its whole time.
+    let deaf = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+    let mut server = options().arg("--set").arg("shutdown.drain_timeout=3s").start().await.unwrap();
+    let mut held = TcpStream::connect(server.address()).await.unwrap();
+    held.write_all(deaf).await.unwrap();
+    held.read_u8().await.unwrap();
+    let (address, admin) = (server.address(), server.admin());
+    let stopping = tokio::spawn(async move { (server.stop().await, server) });
+    let told = || async {
+        match admin.ask("GET", "/ready").await {
+            Ok((503, _)) => Level::Reached(()),
+            other => Level::not_yet(format!("{other:?}")),
+        }
+    };
+    wait_until("503 of a server that drains", DRAIN * 2, told).await.unwrap();
+    let (live, _) = admin.ask("GET", "/live").await.unwrap();
+    assert_eq!(live, 200, "it lives until it has drained");
+    let refused = || async { Level::when(TcpStream::connect(address).await.is_err(), (), "a connection was taken") };
+    wait_until("no new connections", DRAIN, refused).await.unwrap();
+    let (status, server) = stopping.await.unwrap();
+    // Who answers nothing is cut at the deadline, and that is told by the exit code.
+    assert_eq!(status.unwrap().code(), Some(1), "{}", server.log_tail());
 }

@@ -94,6 +94,34 @@ fn the_settings_are_printed_with_who_said_so() {
 }
 
 #[test]
+fn a_flag_beats_a_variable_a_variable_the_file_and_the_file_the_default() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("acb.toml"), "[log]\nfilter = \"of-file\"\nformat = \"text\"\n").unwrap();
+    let printed = |command: &mut Command| {
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        let all = text(&output.stdout);
+        all.lines().find(|l| l.starts_with("filter")).unwrap_or_else(|| panic!("{all}")).to_owned()
+    };
+    let variable = |command: &mut Command| {
+        command.env("ACB_LOG_FILTER", "of-variable");
+    };
+    let mut all = program(folder.path());
+    variable(all.args(["config", "--log-filter", "of-flag"]));
+    assert!(printed(&mut all).contains("of-flag"), "a flag beats a variable");
+    // Each of the flags that assign, too.
+    let mut set = program(folder.path());
+    variable(set.args(["config", "--set", "log.filter=of-set"]));
+    assert!(printed(&mut set).contains("of-set"), "--set beats a variable");
+    let mut two = program(folder.path());
+    variable(two.arg("config"));
+    assert!(printed(&mut two).contains("of-variable"), "a variable beats the file");
+    assert!(printed(program(folder.path()).arg("config")).contains("of-file"), "the file beats the default");
+    fs::remove_file(folder.path().join("acb.toml")).unwrap();
+    assert!(printed(program(folder.path()).arg("config")).contains("info"), "the default");
+}
+
+#[test]
 fn wrong_settings_are_told_together_and_end_with_2() {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("acb.toml"), "[server]\nlisen = \"x\"\n[edge]\nconnections_max = \"many\"\n").unwrap();
