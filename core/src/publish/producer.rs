@@ -659,12 +659,48 @@ mod tests {
     fn the_body_of_an_older_stream_takes_nothing_from_the_present_one() {
         let producer = Producer::new([1; 16], Window { messages: 8, bytes: 1024, frame_messages: 1 });
         let cx = Context::from_waker(Waker::noop());
-        let push = || producer.push(ClassId::TOPICS, 1, 4, |out| out.extend_from_slice(b"body"));
+        let push = || producer.push(ClassId::TOPICS, 1, false, 4, |out| out.extend_from_slice(b"body"));
         let (_first, old) = (push().unwrap(), producer.begin_stream());
         assert!(matches!(producer.next_frame(old, &cx), Next::Frame(_)));
         let present = producer.begin_stream();
         assert!(matches!(producer.next_frame(old, &cx), Next::End));
         assert!(matches!(producer.next_frame(present, &cx), Next::Frame(_)), "what was not answered goes again");
         assert!(matches!(producer.next_frame(present, &cx), Next::Wait));
+    }
+
+    #[test]
+    fn an_acknowledgement_may_wait_when_nobody_waits_for_it_and_nobody_needs_the_room() {
+        let producer = Producer::new([1; 16], Window { messages: 8, bytes: 1024, frame_messages: 1 });
+        let cx = Context::from_waker(Waker::noop());
+        let stream = producer.begin_stream();
+        let push =
+            |patient| producer.push(ClassId::TOPICS, 1, patient, 4, |out| out.extend_from_slice(b"body")).unwrap();
+        let lingers = || {
+            let Next::Frame(frame) = producer.next_frame(stream, &cx) else { panic!("no frame") };
+            // Counter and level are two bytes each.
+            frame.head.get(4..) == Some(&[5 << 3, ACK_LINGER_MS])
+        };
+        let kept = push(false);
+        assert!(!lingers(), "somebody holds the receipt");
+        drop(push(false));
+        assert!(lingers(), "the receipt was dropped");
+        let ack = Ack {
+            counter: 1,
+            count: 2,
+            class: 1,
+            partition: 0,
+            epoch: 1,
+            first_seq: 1,
+            durability: 1,
+            duplicate: false,
+        };
+        producer.acked(&ack, &mut Wakers::new());
+        let patient = push(true);
+        assert!(lingers(), "whoever holds the receipt is patient");
+        let second = push(true);
+        assert!(lingers());
+        let third = push(true);
+        assert!(!lingers(), "three of eight are open: the rest may be needed soon");
+        drop((kept, patient, second, third));
     }
 }
