@@ -1,6 +1,6 @@
 //! Staging, writing, reading back, rolling, closing.
 
-use acb_log::SnapshotPart;
+use acb_log::{LogOptions, SnapshotPart};
 use acb_types::{ErrorCode, batch::Outcome};
 use bytes::Bytes;
 
@@ -205,4 +205,36 @@ fn opening_gives_the_last_complete_snapshot_first_and_only_what_came_since() {
     let mut expected = vec!["F90".to_owned(), "L90".to_owned()];
     expected.extend((91..100).map(|i| format!("s{i}")));
     assert_eq!(words, expected);
+}
+
+#[test]
+fn what_comes_while_a_sync_runs_is_served_by_one_write_and_the_next_sync() {
+    let world = World::new(1, LogOptions::default());
+    let mut log = world.log();
+    put_synced(&mut log, "a", "first");
+    world.disk.reset_counts();
+    let mut running = None;
+    for round in 0..3 {
+        for i in 0..50 {
+            log.stage(one("a", &format!("{round} {i}")), NOW).unwrap();
+        }
+        // The levels: given a seq, then handed to the system, then on disk; each no earlier than it is.
+        let (given, written, synced) = (log.next_seq(), log.written_end(), log.synced_end());
+        assert_eq!(given - written, 50, "a batch that is staged has its seqs and nothing else");
+        log.write().unwrap();
+        assert_eq!((log.written_end(), log.synced_end()), (given, synced));
+        if let Some(ticket) = running.take() {
+            let mut ticket: acb_log::SyncTicket = ticket;
+            ticket.run();
+            log.sync_end(ticket).unwrap();
+            assert_eq!(log.synced_end(), written, "a ticket covers what was written when it began");
+        }
+        running = log.sync_begin();
+    }
+    let mut last = running.unwrap();
+    last.run();
+    log.sync_end(last).unwrap();
+    assert_eq!(log.synced_end(), 152);
+    let counts = world.disk.counts();
+    assert_eq!((counts.writes, counts.syncs), (3, 3), "150 batches");
 }
