@@ -84,7 +84,7 @@ impl Runner {
     /// One run on a fresh server.
     fn once(&self, row: Row, kind: Kind, form: Form) -> Result<LoadReport> {
         let case = row.case()?;
-        let server = self.programs.start(kind)?;
+        let server = self.programs.start(kind, case.warm)?;
         // Ours alone: segments that were written before are a state of our log. A peer is better off on its
         // fresh store (a warm-up took JetStream from 95k to 55k messages of 4 KB a second), so it has that.
         if case.warm && kind == Kind::Acb {

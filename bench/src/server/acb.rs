@@ -6,9 +6,13 @@ use anyhow::Result;
 
 use super::{Place, ask};
 
+/// The bound of the topics' log in a warm case: so small that the discarded run reaches it, and the measured one is what a
+/// server at its bound does for the rest of its life: it writes into segments that retention has given up.
+const WARM_TOPICS_BYTES: &str = "retention.topics_bytes=256 MiB";
+
 /// The command that starts it.
 #[expect(clippy::unnecessary_wraps, reason = "same signature as the peers' commands")]
-pub(super) fn command(program: &Path, place: &Place) -> Result<Command> {
+pub(super) fn command(program: &Path, place: &Place, warm: bool) -> Result<Command> {
     let mut command = Command::new(program);
     command
         .args(["--listen", &place.address()])
@@ -17,6 +21,9 @@ pub(super) fn command(program: &Path, place: &Place) -> Result<Command> {
         .args(["--admin-listen", &place.admin()])
         .arg("--data-dir")
         .arg(place.store());
+    if warm {
+        command.args(["--set", WARM_TOPICS_BYTES]);
+    }
     Ok(command)
 }
 

@@ -78,8 +78,8 @@ impl Programs {
         &self.data_dir
     }
 
-    /// Starts a server and waits until it is ready.
-    pub(crate) fn start(&self, kind: Kind) -> Result<Running> {
+    /// Starts a server and waits until it is ready. `warm` is for ours: a run comes first that fills its log.
+    pub(crate) fn start(&self, kind: Kind, warm: bool) -> Result<Running> {
         let program = self.program(kind)?;
         let folder = self.data_dir.join(format!("run-{}", std::process::id()));
         if folder.exists() {
@@ -89,7 +89,7 @@ impl Programs {
         let [port, admin_port] = free_ports()?;
         let place = Place { folder, port, admin_port };
         let command = match kind {
-            Kind::Acb => acb::command(program, &place)?,
+            Kind::Acb => acb::command(program, &place, warm)?,
             Kind::Peer(peer) if peer.target() == Target::Redis => redis::command(program, &place, peer)?,
             Kind::Peer(peer) => nats::command(program, &place, peer)?,
         };

@@ -278,6 +278,12 @@ async fn gives_out_while_it_runs(error: &str, code: &str) {
     bed.judged().await;
 }
 
+/// What stands in for the small disk where mounting is not allowed.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_disk_whose_every_write_says_full_refuses_whole_publishes_reads_go_on_and_it_heals() {
+    gives_out_while_it_runs("ENOSPC", "storage_full").await;
+}
+
 /// A mount cannot be made read-only while a file on it is open for writing, so here the calls fail as they would then.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_disk_that_becomes_read_only_refuses_whole_publishes_reads_go_on_and_it_heals() {
