@@ -68,7 +68,11 @@ async fn publish(client: &Client) -> Result<Publish, ErrorCode> {
 }
 
 async fn publish_as(client: &Client, incarnation: u64) -> Result<Publish, ErrorCode> {
-    let producer_id = uuid::Uuid::new_v4().as_bytes().to_vec().into();
+    publish_in(client, uuid::Uuid::new_v4(), incarnation).await
+}
+
+async fn publish_in(client: &Client, session: uuid::Uuid, incarnation: u64) -> Result<Publish, ErrorCode> {
+    let producer_id = session.as_bytes().to_vec().into();
     let open = v1::PublishOpen { producer_id, epoch: 1, incarnation };
     let first = v1::PublishStreamRequest { open: Some(open), ..v1::PublishStreamRequest::default() };
     let opened = Publish::open(client, acb_proto::PUBLISH_STREAM, first).await;
@@ -155,6 +159,41 @@ async fn a_publisher_that_ends_in_good_order_is_told_of_everything_first() {
     let frame = down.message().await.unwrap().expect("an answer before the end");
     assert_eq!(frame.acks.iter().map(|ack| ack.count).sum::<u32>(), 1);
     assert!(down.message().await.unwrap().is_none());
+}
+
+/// Found by the crash rounds: the message was stored before the server was killed, its sender was told that nobody is
+/// there, and the responder got it all the same when it was back.
+#[tokio::test]
+async fn a_stored_request_that_is_sent_again_before_its_responder_is_back_gets_its_first_answer() {
+    let server = Setup::dev().start().await;
+    let bus = server.dev("default", "a");
+    bus.register(spec("a")).await.unwrap();
+    let responder = consume(&bus, "$inbox.a", 1).await.unwrap();
+    let session = uuid::Uuid::new_v4();
+    let request = |counter| {
+        let mut batch = batch(counter, "$acb.inbox.a");
+        batch.messages[0].kind = v1::MessageKind::Request as i32;
+        batch.messages[0].reply_to = "$acb.reply.a".to_owned();
+        batch
+    };
+    let mut up = publish_in(&bus, session, 0).await.unwrap();
+    up.up.send(request(1)).await.unwrap();
+    let first = up.next().await.unwrap().acks.remove(0);
+    assert!(!first.duplicate && first.first_seq > 0, "{first:?}");
+    drop((up, responder, bus));
+
+    let server = server.restart().await;
+    let bus = server.dev("default", "a");
+    let mut up = publish_in(&bus, session, 0).await.unwrap();
+    up.up.send(request(1)).await.unwrap();
+    let again = up.next().await.unwrap();
+    assert_eq!(again.rejects, [], "it is stored");
+    let again = &again.acks[0];
+    assert_eq!((again.first_seq, again.epoch, again.duplicate), (first.first_seq, first.epoch, true));
+    // One that is new finds nobody.
+    up.up.send(request(2)).await.unwrap();
+    let refused = up.next().await.unwrap().rejects.remove(0);
+    assert_eq!((refused.counter, refused.error.unwrap().code.as_str()), (2, "no_responders"));
 }
 
 #[tokio::test]
