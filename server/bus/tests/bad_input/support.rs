@@ -9,7 +9,6 @@ use acb_testkit::{
 };
 use acb_types::ErrorCode;
 use bytes::Bytes;
-use prost::Message as _;
 
 /// Number and name of an error, as `conformance/error_codes.yaml` has them.
 pub(crate) type Code = (u16, &'static str);
