@@ -21,7 +21,7 @@ const DIALLERS: usize = 100;
 /// What one idle HTTP/2 connection may take of the server's memory. Measured: 20 KiB with a debug build.
 const BYTES_PER_CONNECTION_MAX: u64 = 40 * 1024;
 /// Longest for ten thousand handshakes on a machine that does other things as well.
-const DIAL_WITHIN: Duration = Duration::from_secs(60);
+const DIAL_WITHIN: Duration = Duration::from_mins(1);
 /// Longest for the server to see that they have gone.
 const CLOSE_WITHIN: Duration = Duration::from_secs(20);
 

@@ -305,12 +305,11 @@ async fn a_subscription_that_starts_beyond_the_log_waits_there_and_one_that_star
         start_time_ms,
         ..Default::default()
     };
-    use v1::StartAt as S;
     for (what, spec, code) in [
-        ("no seq", start("a", S::Sequence as i32, 0, 0), (113, "missing_field")),
-        ("no time", start("a", S::Time as i32, 0, 0), (113, "missing_field")),
-        ("a seq that is not asked for", start("a", S::All as i32, 5, 0), INVALID_ARGUMENT),
-        ("a time that is not asked for", start("a", S::New as i32, 0, 5), INVALID_ARGUMENT),
+        ("no seq", start("a", v1::StartAt::Sequence as i32, 0, 0), (113, "missing_field")),
+        ("no time", start("a", v1::StartAt::Time as i32, 0, 0), (113, "missing_field")),
+        ("a seq that is not asked for", start("a", v1::StartAt::All as i32, 5, 0), INVALID_ARGUMENT),
+        ("a time that is not asked for", start("a", v1::StartAt::New as i32, 0, 5), INVALID_ARGUMENT),
         ("a start that is none", start("a", 99, 0, 0), (106, "unknown_enum")),
     ] {
         refused(what, create(&bus, spec).await, code);
@@ -319,7 +318,7 @@ async fn a_subscription_that_starts_beyond_the_log_waits_there_and_one_that_star
         refused(what, there, (202, "subscription_not_found"));
     }
     // A seq that was not given out yet cannot be skipped to: the subscription hears what comes next.
-    let made = create(&bus, start("ahead", S::Sequence as i32, u64::MAX, 0)).await;
+    let made = create(&bus, start("ahead", v1::StartAt::Sequence as i32, u64::MAX, 0)).await;
     let made = made.unwrap().subscription.unwrap();
     assert!(made.cursor_seq <= made.next_seq, "a cursor beyond the log: {made:?}");
     let opening = Opening {

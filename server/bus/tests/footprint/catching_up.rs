@@ -24,8 +24,8 @@ const READ_PER_INBOX_MAX: u64 = 2 * 1024;
 const CONNECTIONS: u64 = 16;
 const AT_ONCE: usize = 32;
 /// Longest for all of them to register, and to catch up.
-const REGISTERED_WITHIN: Duration = Duration::from_secs(60);
-const CAUGHT_UP_WITHIN: Duration = Duration::from_secs(60);
+const REGISTERED_WITHIN: Duration = Duration::from_mins(1);
+const CAUGHT_UP_WITHIN: Duration = Duration::from_mins(1);
 
 fn agent(i: u64) -> String {
     format!("agent-{i}")
