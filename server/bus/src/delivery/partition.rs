@@ -287,7 +287,8 @@ impl Partition {
         {
             let mut core = self.core.lock();
             core.sync_end(ticket, self.clock.now(), &mut after);
-            self.count(core.take_counts());
+            // What became durable was leased just now: without its timer the lease would end when something else happens.
+            self.note(&mut core);
         }
         self.act(after);
         tell(waiters);
