@@ -332,6 +332,7 @@ impl Partition {
             {
                 tracing::warn!(partition = %self.id, "retention: {error}");
             }
+            // What became durable was leased just now: without its timer the lease would end when something else happens.
             self.note(&mut core);
         }
         self.act(after);

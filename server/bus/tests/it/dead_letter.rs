@@ -64,7 +64,8 @@ async fn the_dead_letters_of_anothers_inbox_are_nobodys_affair() {
 
 #[tokio::test]
 async fn a_letter_is_listed_once_it_can_be_discarded_and_not_after_that() {
-    let hold = Hold::of(ClassId::DEAD_LETTERS);
+    // A letter is its facts, seq 1, and the message, seq 2.
+    let hold = Hold::of(ClassId::DEAD_LETTERS, 2);
     let server = Setup::dev().holding(&hold).start().await;
     let bus = server.dev("default", "a");
     let incarnation = bus.register(spec("a")).await.unwrap().incarnation;
