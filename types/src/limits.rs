@@ -97,8 +97,8 @@ pub const CREDIT_MESSAGES: u32 = 64;
 pub const CREDIT_MESSAGES_MAX: u32 = 65_536;
 /// Bytes that an SDK's consumer takes at once.
 pub const CREDIT_BYTES: u64 = 8 * 1024 * 1024;
-/// Most bytes that a consumer can ask for at once.
-pub const CREDIT_BYTES_MAX: u64 = 1024 * 1024 * 1024;
+/// Most bytes that a consumer can ask for at once. Also what the server keeps for one that asks and does not read.
+pub const CREDIT_BYTES_MAX: u64 = 64 * 1024 * 1024;
 /// Most filters of a subscription.
 pub const FILTERS_MAX: usize = 32;
 /// Most subscriptions of a tenant, implicit ones not counted.

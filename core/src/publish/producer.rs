@@ -11,12 +11,13 @@ use std::{
     time::Instant,
 };
 
-use acb_types::{ClassId, frame, limits};
-use bytes::{Bytes, BytesMut};
+use acb_types::{ClassId, limits};
+use bytes::BytesMut;
 use parking_lot::Mutex;
 use smallvec::SmallVec;
 
 use super::{
+    frame::Frame,
     receipt::{FrameCell, Receipt, Wakers},
     window::{Ticket, WaitRoom},
 };
@@ -42,101 +43,6 @@ pub(crate) struct Window {
     pub(crate) messages: u32,
     pub(crate) bytes: usize,
     pub(crate) frame_messages: u32,
-}
-
-/// A frame, or what is left of one, that is not answered yet.
-#[derive(Debug)]
-struct Frame {
-    /// Number of its first message in the session.
-    first: u64,
-    count: u32,
-    body: Bytes,
-    level: u8,
-    /// Whoever holds its receipts can do without them for a while.
-    patient: bool,
-    cell: Arc<FrameCell>,
-    /// Its first message's index in the cell.
-    index: u32,
-    /// Whether it is all that the cell stands for.
-    whole: bool,
-    /// Answered parts, as ranges of indexes, sorted and disjoint.
-    done: SmallVec<[(u32, u32); 2]>,
-    /// Bytes it still takes of the window.
-    bytes: usize,
-    /// Tick at which it was sealed.
-    tick: u32,
-}
-
-impl Frame {
-    fn end(&self) -> u64 {
-        self.first + u64::from(self.count)
-    }
-
-    fn is_done(&self) -> bool {
-        self.done.iter().map(|(from, to)| to - from).sum::<u32>() == self.count
-    }
-
-    /// Marks a range of indexes as answered and calls back for the parts of it that were not before.
-    fn mark(&mut self, from: u32, to: u32, mut fresh: impl FnMut(u32, u32)) {
-        let mut at = from;
-        for (done_from, done_to) in self.done.iter().copied() {
-            if done_from >= to {
-                break;
-            }
-            if done_from > at {
-                fresh(at, done_from);
-            }
-            at = at.max(done_to);
-        }
-        if at < to {
-            fresh(at, to);
-        }
-        self.done.push((from, to));
-        self.done.sort_unstable();
-        let mut merged: SmallVec<[(u32, u32); 2]> = SmallVec::new();
-        for (from, to) in self.done.drain(..) {
-            match merged.last_mut() {
-                Some(last) if from <= last.1 => last.1 = last.1.max(to),
-                _ => merged.push((from, to)),
-            }
-        }
-        self.done = merged;
-    }
-
-    /// The parts that are not answered.
-    fn open_parts(&self) -> SmallVec<[(u32, u32); 2]> {
-        let mut parts = SmallVec::new();
-        let mut at = 0;
-        for (from, to) in &self.done {
-            if *from > at {
-                parts.push((at, *from));
-            }
-            at = *to;
-        }
-        if at < self.count {
-            parts.push((at, self.count));
-        }
-        parts
-    }
-
-    /// A part of it as a frame of its own: the same bytes of the same messages under the same numbers.
-    fn part(&self, from: u32, to: u32) -> Self {
-        let start = frame::prefix_len(&self.body, from);
-        let len = frame::prefix_len(&self.body[start..], to - from);
-        Self {
-            first: self.first + u64::from(from),
-            count: to - from,
-            body: self.body.slice(start..start + len),
-            level: self.level,
-            patient: self.patient,
-            cell: Arc::clone(&self.cell),
-            index: self.index + from,
-            whole: self.whole && from == 0 && to == self.count,
-            done: SmallVec::new(),
-            bytes: len,
-            tick: self.tick,
-        }
-    }
 }
 
 /// The frame that is being filled.

@@ -6323,7 +6323,7 @@ pub struct Credit {
     /// 0 to 65,536; SDKs start with 64.
     #[prost(uint32, tag = "1")]
     pub messages: u32,
-    /// 0 to 1 GiB; SDKs start with 8 MiB. One message is always let through while nothing is leased.
+    /// 0 to 64 MiB; SDKs start with 8 MiB. One message is always let through while nothing is leased.
     #[prost(uint64, tag = "2")]
     pub bytes: u64,
 }

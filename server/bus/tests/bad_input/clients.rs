@@ -121,9 +121,8 @@ async fn a_consumer_that_reads_nothing_is_cut_by_the_keep_alive_and_hurts_nobody
     does_not_hurt(Fault { hold: true, ..Fault::default() }).await;
 }
 
-/// What is kept for a consumer that does not read is bounded by the credit that it granted, and by nothing smaller: with
-/// 1 GiB, the most that can be granted, one deaf consumer holds 1 GiB of messages in memory, and their buffers' spare room
-/// with them. Known and reported; what this test holds fast is that credit does bound it and that the cut gives it back.
+/// What is kept for a consumer that does not read is bounded by the credit that it granted (64 MiB can be granted), with
+/// its buffers' spare room, and the cut gives it back.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_consumer_that_asks_for_much_and_reads_nothing_costs_its_credit_and_no_more() {
     const CREDIT: u64 = 32 << 20;

@@ -231,7 +231,12 @@ async fn a_consumer_that_cannot_be_opened_is_told_what_is_wrong() {
         ("a name that is none", CONSUME, vec![named("a b")], INVALID_NAME),
         ("a subscription that nobody made", CONSUME, vec![named("absent")], NO_SUBSCRIPTION),
         ("credit for too many messages", CONSUME, vec![consume(|o, _| o.credit = credit(65_537, 1))], FIELD),
-        ("credit for too many bytes", CONSUME, vec![consume(|o, _| o.credit = credit(1, (1 << 30) + 1))], FIELD),
+        (
+            "credit for too many bytes",
+            CONSUME,
+            vec![consume(|o, _| o.credit = credit(1, limits::CREDIT_BYTES_MAX + 1))],
+            FIELD,
+        ),
         ("no filter", CONSUME, vec![filters(vec![])], FILTER),
         ("33 filters", CONSUME, vec![filters((0..33).map(|i| format!("t.{i}")).collect())], FILTER),
         ("half a wildcard", CONSUME, vec![filters(vec!["plan*".to_owned()])], FILTER),
