@@ -19,6 +19,10 @@ pub(crate) const DOCUMENTED: &[(&str, &str)] = &[
     ("acb_delivery_latency_seconds", ""),
     ("acb_queue_depth", "all queues were empty at both scrapes"),
     ("acb_log_bytes", ""),
+    (
+        "acb_log_read_bytes_total",
+        "nobody lagged behind: all deliveries came from memory, and a start reads the logs before it counts",
+    ),
     ("acb_log_sync_seconds", ""),
     ("acb_agent_registrations_total", ""),
     ("acb_agent_discoveries_total", ""),

@@ -299,20 +299,23 @@ mod tests {
         (folder, lane, counts)
     }
 
-    /// Holds the writer back until all calls are queued, so that they are one group.
+    /// Holds the writer back until all calls are queued, so that they are one group. They are queued only when the
+    /// writer is held: with the hold itself they would be taken in parts.
     async fn in_one_group<T>(lane: &Lane, calls: impl Future<Output = T>) -> T {
         let (release, held) = std::sync::mpsc::sync_channel::<()>(0);
+        let (begun, is_held) = tokio::sync::oneshot::channel();
         let hold = lane.control("hold", move |_| {
+            begun.send(()).unwrap();
             let _ = held.recv();
             Ok(())
         });
-        let release = async {
-            for _ in 0..10 {
-                tokio::task::yield_now().await;
-            }
-            drop(release);
+        let queue = async {
+            is_held.await.unwrap();
+            // `biased`: all calls are in the queue before the writer may go on.
+            let (out, ()) = tokio::join!(biased; calls, async { drop(release) });
+            out
         };
-        let (held, out, ()) = tokio::join!(hold, calls, release);
+        let (held, out) = tokio::join!(hold, queue);
         held.unwrap();
         out
     }
