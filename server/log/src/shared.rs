@@ -376,11 +376,10 @@ impl Shared {
             if to == segment.size { file.fdatasync() } else { Ok(()) }
         });
         if written.is_err() {
-            // After a failed write or sync nobody knows what is in it: another is made when it is wanted.
-            spares.ready.remove(at);
-            drop(spares);
-            *segment.pinned.lock() = None;
-            self.litter.lock().push(segment.path.clone());
+            // After a failed write or sync nobody knows what is in it: another of its number is made when it is wanted.
+            let gone = spares.ready.split_off(at);
+            spares.next_number = segment.ident.number;
+            self.litter.lock().extend(gone.iter().map(|s| s.path.clone()));
             return None;
         }
         (to < segment.size).then_some(to)
