@@ -20,6 +20,7 @@ use crate::{
     auth::{Authenticator, FamilyId, Mode, authenticator::TENANT_DEFAULT, keyring, revocation::Revocations},
     config::Config,
     delivery::{Delivery, DeliveryConfig, DeliveryDeps},
+    domain::durability::DurabilityPolicy,
     edge::{Edge, EdgeDeps, limits::EdgeLimits, tls},
     error::AppError,
     presence::Presence,
@@ -210,7 +211,7 @@ impl ServerBuilder {
             (CancellationToken::new(), CancellationToken::new(), CancellationToken::new());
         let readiness = router::Readiness::default();
         let (services, health) = grpc::routes(&app, &tasks)?;
-        let hot = hot_routes(&delivery, &auth, &presence, &self.clock, &metrics, &drain);
+        let hot = hot_routes(&delivery, &auth, &presence, self.durability(), &self.clock, &metrics, &drain);
         let edge = Edge::start(
             listener,
             &EdgeDeps {
@@ -332,9 +333,13 @@ impl ServerBuilder {
             refresh_ttl: config.auth.refresh_token_ttl,
             // With --dev everybody is one of few agents, and a manual clock fills no bucket.
             calls_per_minute: if self.mode == Mode::Dev { None } else { config.auth.calls_per_minute.0 },
-            durability_default: config.delivery.durability_default,
-            durability_floor: config.delivery.durability_floor,
+            durability: self.durability(),
         }
+    }
+
+    fn durability(&self) -> DurabilityPolicy {
+        let delivery = &self.config.delivery;
+        DurabilityPolicy { default: delivery.durability_default, floor: delivery.durability_floor }
     }
 
     /// The admin key of a first start, or of one that asked for it.
@@ -421,6 +426,7 @@ fn hot_routes(
     delivery: &Arc<Delivery>,
     auth: &Arc<Authenticator>,
     presence: &Arc<Presence>,
+    durability: DurabilityPolicy,
     clock: &Arc<dyn Clock>,
     metrics: &Arc<Metrics>,
     drain: &CancellationToken,
@@ -429,6 +435,7 @@ fn hot_routes(
         delivery: Arc::clone(delivery),
         auth: Arc::clone(auth),
         presence: Arc::clone(presence),
+        durability,
         clock: Arc::clone(clock),
         metrics: Arc::clone(metrics),
         drain: drain.clone(),

@@ -15,13 +15,14 @@ pub mod tenant;
 use std::{fmt, sync::Arc, time::Duration};
 
 use acb_ports::{Clock, IdSource, MetadataStore};
-use acb_types::{Durability, Timestamp, limits};
+use acb_types::{Timestamp, limits};
 use parking_lot::Mutex;
 
 pub use self::op_context::{Caller, OpContext};
 use crate::{
     auth::{Authenticator, credential::SecretHasher, rate::Buckets, rate::Rate},
     delivery::Delivery,
+    domain::durability::DurabilityPolicy,
     error::AppError,
     presence::Presence,
     telemetry::Metrics,
@@ -36,10 +37,8 @@ pub struct AppConfig {
     pub refresh_ttl: Duration,
     /// Unary calls of an agent in a minute; `None` for no bound.
     pub calls_per_minute: Option<u32>,
-    /// Level of a send that names none and is neither request nor reply.
-    pub durability_default: Durability,
-    /// Lowest level that a send may ask for.
-    pub durability_floor: Durability,
+    /// Levels of messages.
+    pub durability: DurabilityPolicy,
 }
 
 impl Default for AppConfig {
@@ -48,8 +47,7 @@ impl Default for AppConfig {
             access_ttl: limits::ACCESS_TOKEN_TTL,
             refresh_ttl: limits::REFRESH_TOKEN_TTL,
             calls_per_minute: Some(limits::CALLS_PER_MINUTE),
-            durability_default: Durability::Synced,
-            durability_floor: Durability::Memory,
+            durability: DurabilityPolicy::default(),
         }
     }
 }
