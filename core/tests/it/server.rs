@@ -208,9 +208,9 @@ async fn cuts_do_no_harm_to_one_message_frames_of_two_logs_and_two_levels() {
     let client =
         builder(proxy.port, "publisher").publish_window(64, 1 << 20).frame_messages_max(1).connect().await.unwrap();
     let messages = client.messages();
-    let publishing = tokio::spawn(async move {
+    let mut publishing = tokio::spawn(async move {
         let mut open = Vec::new();
-        for n in 0..3000u64 {
+        for n in 0..6000u64 {
             let level = if n % 3 == 0 { Durability::Synced } else { Durability::Written };
             let to_agent = n % 2 == 0;
             let message = if to_agent {
@@ -224,14 +224,18 @@ async fn cuts_do_no_harm_to_one_message_frames_of_two_logs_and_two_levels() {
             assert!(soon("a receipt", receipt).await.unwrap().durability >= level);
         }
     });
-    while !publishing.is_finished() {
-        tokio::time::sleep(Duration::from_millis(15)).await;
-        proxy.cut();
+    // Counted in bytes, not in time: on a slow machine a cut every few milliseconds would let no connection stand.
+    for cut in 0..30u64 {
+        tokio::select! {
+            biased;
+            ended = &mut publishing => panic!("published all after only {cut} cuts: {ended:?}"),
+            () = proxy.after(1000 + cut * 7919 % 4000) => proxy.cut(),
+        }
     }
     soon("the publisher", publishing).await.unwrap();
     let mut inbox = reader.inbox().await.unwrap();
     let mut check = reader.subscribe("check").await.unwrap();
-    for n in 0..3000u64 {
+    for n in 0..6000u64 {
         let m = next(if n % 2 == 0 { &mut inbox } else { &mut check }).await;
         assert_eq!(number(&m), n);
         m.ack().unwrap();
