@@ -237,8 +237,21 @@ pub(super) fn member_list(
     Ok(Some(members))
 }
 
-/// The groups of an agent. At a revision: those of now, with the first move of each since then taken back.
+/// The groups of an agent, all of it as of one moment.
 pub(super) fn memberships(
+    c: &Connection,
+    tenant: &TenantId,
+    agent: &AgentId,
+    at: Option<u64>,
+) -> Result<Memberships> {
+    let moment = c.unchecked_transaction()?;
+    let memberships = memberships_within(&moment, tenant, agent, at);
+    moment.finish()?;
+    memberships
+}
+
+/// At a revision: those of now, with the first move of each since then taken back.
+fn memberships_within(
     c: &Connection,
     tenant: &TenantId,
     agent: &AgentId,
