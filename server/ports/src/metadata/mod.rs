@@ -293,12 +293,7 @@ pub trait MetadataStore: Send + Sync + fmt::Debug + 'static {
     ///
     /// # Errors
     /// `group_not_found`.
-    async fn group_members_remove(
-        &self,
-        tenant: &TenantId,
-        name: &GroupName,
-        agents: &[AgentId],
-    ) -> Result<GroupRow>;
+    async fn group_members_remove(&self, tenant: &TenantId, name: &GroupName, agents: &[AgentId]) -> Result<GroupRow>;
 
     /// Lists the agents of a group by id; `None` when there is no such group.
     async fn group_member_list(

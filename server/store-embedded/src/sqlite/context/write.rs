@@ -296,7 +296,8 @@ fn index(c: &Connection, tenant: &TenantId, row: &ContextRow, before: Option<&Co
         if before.is_some() {
             c.prepare_cached("DELETE FROM context_labels WHERE tenant_id = ?1 AND context_id = ?2")?.execute(ids)?;
         }
-        let mut insert = c.prepare_cached("INSERT INTO context_labels (tenant_id, context_id, label) VALUES (?1, ?2, ?3)")?;
+        let mut insert =
+            c.prepare_cached("INSERT INTO context_labels (tenant_id, context_id, label) VALUES (?1, ?2, ?3)")?;
         for label in &spec.labels {
             insert.execute((ids.0, ids.1, label))?;
         }
