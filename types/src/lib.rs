@@ -22,7 +22,9 @@ pub use attributes::Attributes;
 pub use digest::Sha256Digest;
 pub use envelope::{Durability, Envelope, MessageKind, Priority};
 pub use error_code::{ErrorCode, ErrorKind};
-pub use id::{AgentId, CredentialId, Incarnation, ProducerKey, SubscriptionId, TenantId};
+pub use id::{
+    AgentId, ContextId, ContextKey, CredentialId, GroupName, Incarnation, ProducerKey, SubscriptionId, TenantId,
+};
 pub use name::{Capability, InvalidName, SubscriptionName, Topic, TopicFilter};
 pub use position::{ClassId, Epoch, MessageId, PartitionId, PartitionNo, Seq};
 pub use stream::StreamId;
