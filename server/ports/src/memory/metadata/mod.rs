@@ -5,6 +5,7 @@ mod audit;
 mod credential;
 mod subscription;
 mod tenant;
+mod upload;
 
 use std::{collections::BTreeMap, sync::Arc};
 

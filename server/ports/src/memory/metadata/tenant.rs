@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use acb_types::{AgentId, CredentialId, Incarnation, SubscriptionId, SubscriptionName};
+use acb_types::{AgentId, CredentialId, Incarnation, StreamId, SubscriptionId, SubscriptionName};
 
-use super::credential::Family;
+use super::{credential::Family, upload::Upload};
 use crate::metadata::{AgentRow, AgentSecretRow, AuditRow, EnrolmentKeyRow, SubscriptionRow, TenantRow};
 
 /// Everything of one tenant. Nothing outside it is reachable from here (META-1).
@@ -26,6 +26,7 @@ pub(super) struct Tenant {
     pub(super) secrets: BTreeMap<AgentId, AgentSecretRow>,
     pub(super) families: BTreeMap<String, Family>,
     pub(super) audit: Vec<AuditRow>,
+    pub(super) uploads: BTreeMap<StreamId, Upload>,
 }
 
 impl Tenant {
@@ -44,6 +45,7 @@ impl Tenant {
             secrets: BTreeMap::new(),
             families: BTreeMap::new(),
             audit: Vec::new(),
+            uploads: BTreeMap::new(),
         }
     }
 
