@@ -276,7 +276,7 @@ pub trait MetadataStore: UploadStore + Send + Sync + fmt::Debug + 'static {
     async fn group_create(&self, tenant: &TenantId, new: NewGroup) -> Result<Created<GroupRow>>;
 
     /// Ends a group with its memberships, and shows what it was.
-    async fn group_delete(&self, tenant: &TenantId, name: &GroupName, now: Timestamp) -> Result<Option<GroupRow>>;
+    async fn group_delete(&self, tenant: &TenantId, name: &GroupName) -> Result<Option<GroupRow>>;
 
     /// Lists groups by name.
     async fn group_list(&self, tenant: &TenantId, after: Option<&GroupName>, limit: u32) -> Result<Vec<GroupRow>>;
@@ -302,7 +302,6 @@ pub trait MetadataStore: UploadStore + Send + Sync + fmt::Debug + 'static {
         tenant: &TenantId,
         name: &GroupName,
         agents: &[AgentId],
-        now: Timestamp,
     ) -> Result<GroupRow>;
 
     /// Lists the agents of a group by id; `None` when there is no such group.

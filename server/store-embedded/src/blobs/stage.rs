@@ -232,7 +232,7 @@ impl Stage for FileStage {
         inner.make_dir(&shard).map_err(fail)?;
         let is_there = inner.find(&self.tenant, digest)?.is_some();
         let cut = if len > size && !is_there { Some(self.cut(size, &path).map_err(fail)?) } else { None };
-        let named = || {
+        let mut named = || {
             match &cut {
                 _ if is_there => {}
                 Some(cut) => inner.disk.rename(cut, &path)?,

@@ -118,7 +118,7 @@ impl Said {
     }
 
     fn change(self) -> Result<ContextChange> {
-        let share = |(agent, write): (&String, &bool)| {
+        let share = |(agent, write): (&String, &bool)| -> Result<(AgentId, ShareAccess)> {
             Ok((read(agent)?, if *write { ShareAccess::Write } else { ShareAccess::Read }))
         };
         Ok(ContextChange {

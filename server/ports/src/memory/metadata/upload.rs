@@ -83,14 +83,17 @@ impl Tenant {
         }
     }
 
-    /// Whether an upload can become complete now: asked before the rest of the transaction changes anything.
-    pub(super) fn upload_can_complete(&self, id: &StreamId) -> Result<()> {
-        self.upload("upload.complete", id)?.row.check_complete("upload.complete")
+    /// Whether an upload, if there is one, can become complete now: asked before the transaction changes anything.
+    pub(super) fn upload_can_complete(&self, id: Option<StreamId>) -> Result<()> {
+        match id {
+            Some(id) => self.upload("upload.complete", &id)?.row.check_complete("upload.complete"),
+            None => Ok(()),
+        }
     }
 
     /// Ends an upload as the context that it became (UP-6), within the caller's transaction.
-    pub(super) fn upload_complete(&mut self, id: &StreamId, rev: u64, now: Timestamp) {
-        if let Some(upload) = self.uploads.get_mut(id) {
+    pub(super) fn upload_complete(&mut self, id: Option<StreamId>, rev: u64, now: Timestamp) {
+        if let Some(upload) = id.and_then(|id| self.uploads.get_mut(&id)) {
             upload.row.state = StreamState::Complete;
             upload.row.rev = rev;
             upload.row.expires_at = now.after(limits::STREAM_TTL);
