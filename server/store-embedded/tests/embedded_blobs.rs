@@ -3,7 +3,7 @@
 
 use std::{path::Path, sync::Arc};
 
-use acb_log::{Event, Fault, FaultOn, OsDisk, SimDisk, SimRng};
+use acb_log::{Disk as _, Event, Fault, FaultOn, OsDisk, SimDisk, SimRng};
 use acb_ports::{
     BlobStore,
     contract::{blob_store::BlobHarness, message_log::Crash},
@@ -48,7 +48,11 @@ mod on_the_test_disk {
 
     impl Simulated {
         fn new() -> Self {
-            Self { disk: SimDisk::new(1), rng: SimRng::new(2) }
+            let disk = SimDisk::new(1);
+            // The data folder is there before anything is kept in it: the log makes it.
+            disk.create_dir_all(Path::new("/data")).unwrap();
+            disk.sync_dir(Path::new("/")).unwrap();
+            Self { disk, rng: SimRng::new(2) }
         }
     }
 
