@@ -84,6 +84,7 @@ mod credential;
 mod group;
 mod subscription;
 mod tenant;
+mod upload;
 
 use std::fmt;
 
@@ -114,6 +115,9 @@ pub use self::{
     group::{GroupMember, GroupRow, Memberships, NewGroup},
     subscription::{Created, NewSubscription, SubscriptionRow, SubscriptionSet, SubscriptionSpec},
     tenant::TenantRow,
+    upload::{
+        AddedChunks, Completing, FoundChunk, NewUpload, UPLOAD_CHUNKS_MAX, UploadRow, UploadStore, UploadTarget,
+    },
 };
 use crate::error::StoreError;
 
@@ -127,7 +131,7 @@ pub type Result<T> = std::result::Result<T, StoreError>;
 ///
 /// *Cancel safety*: a dropped write happens wholly or not at all (META-2); reads may be dropped at any time.
 #[async_trait]
-pub trait MetadataStore: Send + Sync + fmt::Debug + 'static {
+pub trait MetadataStore: UploadStore + Send + Sync + fmt::Debug + 'static {
     /// Makes a tenant.
     ///
     /// # Errors

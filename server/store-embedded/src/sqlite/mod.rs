@@ -15,6 +15,7 @@ pub mod pool;
 mod schema;
 mod subscription;
 mod tenant;
+mod upload;
 
 use std::{
     fs,

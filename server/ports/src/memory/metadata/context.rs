@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use acb_types::{AgentId, ContextId, ContextKey, ErrorCode, GroupName, Sha256Digest, StreamId, Timestamp, limits};
+use acb_types::{AgentId, ContextId, ContextKey, ErrorCode, GroupName, Sha256Digest, Timestamp, limits};
 
 use super::{change::Subject, tenant::Tenant};
 use crate::{
@@ -93,17 +93,6 @@ fn fits(operation: &'static str, content: &ContextContent) -> Result<()> {
     }
 }
 
-fn no_uploads(operation: &'static str, stream: Option<StreamId>) -> Result<()> {
-    match stream {
-        None => Ok(()),
-        Some(stream) => Err(StoreError::new(
-            ErrorCode::UnsupportedFeature,
-            operation,
-            format!("upload {stream}: this store keeps no uploads"),
-        )),
-    }
-}
-
 impl Tenant {
     /// The context of an id that is there.
     fn live(&self, operation: &'static str, id: &ContextId, now: Timestamp) -> Result<&ContextRow> {
@@ -118,8 +107,10 @@ impl Tenant {
         if let Some(kept) = self.contexts.get(&id) {
             let row = kept.newest();
             if row.is_there(now) && row.owner == owner && kept.fingerprint == fingerprint {
-                no_uploads(OPERATION, stream)?;
-                return Ok(Created { row: shown(row, Payloads::LeaveOut), existed: true });
+                let row = shown(row, Payloads::LeaveOut);
+                self.upload_can_complete(stream)?;
+                self.upload_complete(stream, row.rev, now);
+                return Ok(Created { row, existed: true });
             }
             return Err(taken(format!("context id {id}")));
         }
@@ -139,7 +130,7 @@ impl Tenant {
             return Err(StoreError::new(ErrorCode::ContextLimit, OPERATION, message));
         }
         self.groups_exist(OPERATION, &spec.groups, &BTreeSet::new())?;
-        no_uploads(OPERATION, stream)?;
+        self.upload_can_complete(stream)?;
         fits(OPERATION, &content)?;
         if let Some(holder) = over {
             self.context_end(&holder, ContextState::Expired, None, now);
@@ -161,6 +152,7 @@ impl Tenant {
         };
         let revisions = vec![Revision { row: row.clone(), repeat: None }];
         self.contexts.insert(id, Kept { fingerprint, revisions });
+        self.upload_complete(stream, rev, now);
         Ok(Created { row, existed: false })
     }
 
@@ -174,17 +166,20 @@ impl Tenant {
                 let message = format!("the idempotency key was used for another update of context {id}");
                 return Err(StoreError::new(ErrorCode::IdempotencyConflict, OPERATION, message));
             }
-            no_uploads(OPERATION, write.stream)?;
-            return Ok(Written { row: shown(&first.row, Payloads::LeaveOut), duplicate: true });
+            let row = shown(&first.row, Payloads::LeaveOut);
+            self.upload_can_complete(write.stream)?;
+            self.upload_complete(write.stream, row.rev, write.now);
+            return Ok(Written { row, duplicate: true });
         }
         if !write.condition.holds(&before) {
             return Err(conflict(OPERATION, &before));
         }
         let row = before.written(write, self.revision + 1)?;
         self.groups_exist(OPERATION, &row.spec.groups, &before.spec.groups)?;
-        no_uploads(OPERATION, write.stream)?;
+        self.upload_can_complete(write.stream)?;
         fits(OPERATION, &row.content)?;
         self.raise(Subject::Context(*id));
+        self.upload_complete(write.stream, row.rev, write.now);
         if let Some(kept) = self.contexts.get_mut(id) {
             kept.push(row.clone(), write.repeat.clone());
         }

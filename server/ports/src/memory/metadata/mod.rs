@@ -8,6 +8,7 @@ mod credential;
 mod group;
 mod subscription;
 mod tenant;
+mod upload;
 
 use std::{collections::BTreeMap, sync::Arc};
 

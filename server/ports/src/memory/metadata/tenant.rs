@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use acb_types::{AgentId, ContextId, CredentialId, GroupName, Incarnation, SubscriptionId, SubscriptionName};
+use acb_types::{
+    AgentId, ContextId, CredentialId, GroupName, Incarnation, StreamId, SubscriptionId, SubscriptionName,
+};
 
-use super::{change::Subject, context::Kept, credential::Family, group::Group};
+use super::{change::Subject, context::Kept, credential::Family, group::Group, upload::Upload};
 use crate::metadata::{AgentRow, AgentSecretRow, AuditRow, EnrolmentKeyRow, SubscriptionRow, TenantRow};
 
 /// Everything of one tenant. Nothing outside it is reachable from here (META-1).
@@ -26,6 +28,7 @@ pub(super) struct Tenant {
     pub(super) secrets: BTreeMap<AgentId, AgentSecretRow>,
     pub(super) families: BTreeMap<String, Family>,
     pub(super) audit: Vec<AuditRow>,
+    pub(super) uploads: BTreeMap<StreamId, Upload>,
     pub(super) contexts: BTreeMap<ContextId, Kept>,
     pub(super) groups: BTreeMap<GroupName, Group>,
     /// By revision.
@@ -50,6 +53,7 @@ impl Tenant {
             secrets: BTreeMap::new(),
             families: BTreeMap::new(),
             audit: Vec::new(),
+            uploads: BTreeMap::new(),
             contexts: BTreeMap::new(),
             groups: BTreeMap::new(),
             changes: BTreeMap::new(),

@@ -15,6 +15,7 @@ use super::{
         error::{Failure, Result, refuse},
         group,
         tenant::{self, Subject},
+        upload,
     },
     list::{key_text, of_agent, of_group},
     read::{find, get, repeated},
@@ -39,7 +40,7 @@ pub(in super::super) fn create(c: &Connection, tenant: &TenantId, new: NewContex
     let NewContext { id, spec, owner, content, fingerprint, stream, now } = new;
     if let Some(row) = get(c, tenant, &id, Payloads::LeaveOut)? {
         if row.is_there(now) && row.owner == owner && first_fingerprint(c, tenant, &id)? == Some(fingerprint) {
-            complete(stream, &row)?;
+            complete(c, tenant, stream, &row, now)?;
             return Ok(Created { row, existed: true });
         }
         return refuse(ErrorCode::ContextExists, format!("context id {id} is taken"));
@@ -95,7 +96,7 @@ pub(in super::super) fn create(c: &Connection, tenant: &TenantId, new: NewContex
     keep(c, tenant, &row, None)?;
     index(c, tenant, &row, None)?;
     count_live(c, tenant, 1)?;
-    complete(stream, &row)?;
+    complete(c, tenant, stream, &row, now)?;
     Ok(Created { row, existed: false })
 }
 
@@ -121,7 +122,7 @@ pub(in super::super) fn update(
             let message = format!("the idempotency key was used for another update of context {id}");
             return refuse(ErrorCode::IdempotencyConflict, message);
         }
-        complete(write.stream, &row)?;
+        complete(c, tenant, write.stream, &row, write.now)?;
         return Ok(Written { row, duplicate: true });
     }
     if !write.condition.holds(&before) {
@@ -136,7 +137,7 @@ pub(in super::super) fn update(
     keep(c, tenant, &row, write.repeat.as_ref())?;
     index(c, tenant, &row, Some(&before.spec))?;
     trim_history(c, tenant, id)?;
-    complete(write.stream, &row)?;
+    complete(c, tenant, write.stream, &row, write.now)?;
     Ok(Written { row, duplicate: false })
 }
 
@@ -353,9 +354,9 @@ fn count_live(c: &Connection, tenant: &TenantId, change: i64) -> Result<()> {
 }
 
 /// Completes the upload that a context comes of.
-fn complete(stream: Option<StreamId>, _row: &ContextRow) -> Result<()> {
+fn complete(c: &Connection, tenant: &TenantId, stream: Option<StreamId>, row: &ContextRow, now: Timestamp) -> Result<()> {
     match stream {
         None => Ok(()),
-        Some(stream) => refuse(ErrorCode::UnsupportedFeature, format!("upload {stream}: this store keeps no uploads")),
+        Some(stream) => upload::complete(c, tenant, &stream, row.rev, now),
     }
 }
