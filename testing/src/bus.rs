@@ -4,7 +4,7 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use acb_ports::{
     Clock, ManualClock, MessageLog, SystemClock,
-    memory::{MemoryKeep, MemoryLog, MemoryMetadata},
+    memory::{MemoryBlobs, MemoryKeep, MemoryLog, MemoryMetadata},
 };
 use acb_sdk::{Client, ClientBuilder, Credentials, Dialer, Timestamp};
 use acb_server::{
@@ -136,6 +136,7 @@ impl FakeBusBuilder {
             credentials: self.credentials,
             tenant: self.tenant,
             metadata: MemoryMetadata::new(),
+            blobs: MemoryBlobs::new(),
             log,
             clock: Mutex::new(match self.clock {
                 Some(wall) => Time::Manual(Arc::new(ManualClock::new(wall))),
@@ -164,6 +165,7 @@ pub struct FakeBus {
     credentials: bool,
     tenant: String,
     metadata: MemoryMetadata,
+    blobs: MemoryBlobs,
     log: MemoryLog,
     clock: Mutex<Time>,
     switch: Arc<Switch>,
@@ -339,7 +341,8 @@ impl FakeBus {
         if let Some(wrapping) = &self.wrapping {
             (log, clock) = (wrapping.log(log), wrapping.clock(clock));
         }
-        let stores = Stores { metadata: Arc::new(self.metadata.reopened()), log };
+        let stores =
+            Stores { metadata: Arc::new(self.metadata.reopened()), log, blobs: Arc::new(self.blobs.reopened()) };
         let mut server = ServerBuilder::new(self.config.clone(), stores);
         if !self.credentials {
             server = server.dev();

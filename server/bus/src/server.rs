@@ -8,7 +8,7 @@ use std::{
 };
 
 use acb_ports::{
-    Clock, IdSource, ManualClock, MessageLog, MetadataStore, SystemClock, SystemIds,
+    BlobStore, Clock, IdSource, ManualClock, MessageLog, MetadataStore, SystemClock, SystemIds,
     metadata::{AgentFilter, ROWS_MAX},
 };
 use acb_types::{ErrorCode, TenantId};
@@ -83,6 +83,8 @@ pub struct Stores {
     pub metadata: Arc<dyn MetadataStore>,
     /// The messages.
     pub log: Arc<dyn MessageLog>,
+    /// Payloads too large for a row.
+    pub blobs: Arc<dyn BlobStore>,
 }
 
 /// Builds a server. Ports that are 0 are chosen by the system; [`ServerHandle`] says which.
@@ -204,6 +206,7 @@ impl ServerBuilder {
             Arc::new(Authenticator::new(self.mode, Arc::clone(&self.clock), Arc::new(identity.keyring), revocations));
         let app = Arc::new(App::new(AppDeps {
             metadata: Arc::clone(&self.stores.metadata),
+            blobs: Arc::clone(&self.stores.blobs),
             delivery: Arc::clone(&delivery),
             presence: Arc::clone(&presence),
             auth: Arc::clone(&auth),

@@ -91,7 +91,8 @@ impl Log {
     fn forget_below(&self, floor: Seq) {
         let segments = self.shared.segments.read();
         for segment in segments.iter().take(segments.len().saturating_sub(1)) {
-            let consumed = segment.fresh && segment.summary().end_seq <= floor && segment.ident.number < self.synced.segment;
+            let consumed =
+                segment.fresh && segment.summary().end_seq <= floor && segment.ident.number < self.synced.segment;
             if consumed && !segment.forgotten.swap(true, Ordering::Relaxed) {
                 self.shared.chores.lock().push_back(Chore::Forget(Arc::clone(segment)));
             }

@@ -115,9 +115,7 @@ pub use self::{
     group::{GroupMember, GroupRow, Memberships, NewGroup},
     subscription::{Created, NewSubscription, SubscriptionRow, SubscriptionSet, SubscriptionSpec},
     tenant::TenantRow,
-    upload::{
-        AddedChunks, Completing, FoundChunk, NewUpload, UPLOAD_CHUNKS_MAX, UploadRow, UploadStore, UploadTarget,
-    },
+    upload::{AddedChunks, Completing, FoundChunk, NewUpload, UPLOAD_CHUNKS_MAX, UploadRow, UploadStore, UploadTarget},
 };
 use crate::error::StoreError;
 

@@ -354,7 +354,13 @@ fn count_live(c: &Connection, tenant: &TenantId, change: i64) -> Result<()> {
 }
 
 /// Completes the upload that a context comes of.
-fn complete(c: &Connection, tenant: &TenantId, stream: Option<StreamId>, row: &ContextRow, now: Timestamp) -> Result<()> {
+fn complete(
+    c: &Connection,
+    tenant: &TenantId,
+    stream: Option<StreamId>,
+    row: &ContextRow,
+    now: Timestamp,
+) -> Result<()> {
     match stream {
         None => Ok(()),
         Some(stream) => upload::complete(c, tenant, &stream, row.rev, now),
