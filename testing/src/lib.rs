@@ -50,6 +50,9 @@ mod network;
 mod run;
 
 #[doc(hidden)]
+pub use acb_server::in_process::RouteLayer;
+
+#[doc(hidden)]
 pub use self::bus::Wrapping;
 pub use self::{
     bus::{FakeBus, FakeBusBuilder},
