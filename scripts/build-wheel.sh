@@ -24,8 +24,8 @@ fi
 
 rm -f "$home"/wheels/*.whl
 # Its own words go to the log; a failure shows them.
-if ! maturin build --quiet --profile dev --target-dir "$target" --manifest-path bindings/python/Cargo.toml \
-    --interpreter "$python" --auditwheel skip --out "$home/wheels" >"$home/build.log" 2>&1; then
+if ! (cd sdk-python && maturin build --quiet --profile dev --target-dir "$target" --interpreter "$python" \
+    --auditwheel skip --out "$home/wheels") >"$home/build.log" 2>&1; then
     cat "$home/build.log" >&2
     fail "the wheel was not built"
 fi

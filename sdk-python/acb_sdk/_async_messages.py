@@ -10,8 +10,7 @@ from ._payload import encode
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from ._native import AsyncMessage, NativeClient, NativePublisher, Published
-    from ._native import AsyncReceipt as AsyncReceipt
+    from ._native import AsyncMessage, AsyncReceipt, NativeClient, NativePublisher, Published
     from ._payload import Payload
     from ._port import AsyncPort
     from ._types import Durability, MessageKind, MessageStatus, Priority
@@ -37,10 +36,12 @@ class AsyncPublisher:
     async def publish(self, payload: Payload, *, timeout: float | None = None) -> AsyncReceipt:
         """Queues a message, waiting for room in the window. Messages are stored in the order in which they were queued."""
         body = payload if type(payload) is bytes else encode(payload)[0]
-        receipt = self._try(body)
+        # The native side gives receipts of its client's own face.
+        receipt: AsyncReceipt | None = self._try(body)
         if receipt is not None:
             return receipt
-        return await self._port.run(self._native.publish(body, timeout))
+        receipt = await self._port.run(self._native.publish(body, timeout))
+        return receipt
 
     async def publish_many(self, payloads: Iterable[Payload], *, timeout: float | None = None) -> list[Published]:
         """Stores many messages in order, and gives what became of them. The first refusal is raised."""
@@ -203,9 +204,10 @@ class AsyncMessages:
             trace=trace,
         )
         target = topic if topic is not None else agent_id or ""
-        return await self._port.run(
+        answer: AsyncMessage = await self._port.run(
             self._native.messages_request(topic is not None, target, body, options, timeout)
         )
+        return answer
 
     async def reply(
         self,

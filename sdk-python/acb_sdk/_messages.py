@@ -11,8 +11,7 @@ from ._payload import encode
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from ._native import Message, NativeClient, NativePublisher, Published
-    from ._native import Receipt as Receipt
+    from ._native import Message, Receipt, NativeClient, NativePublisher, Published
     from ._payload import Payload
     from ._port import Port
     from ._types import Durability, MessageKind, MessageStatus, Priority
@@ -38,10 +37,12 @@ class Publisher:
     def publish(self, payload: Payload, *, timeout: float | None = None) -> Receipt:
         """Queues a message, waiting for room in the window. Messages are stored in the order in which they were queued."""
         body = payload if type(payload) is bytes else encode(payload)[0]
-        receipt = self._try(body)
+        # The native side gives receipts of its client's own face.
+        receipt: Receipt | None = self._try(body)
         if receipt is not None:
             return receipt
-        return self._port.run(self._native.publish(body, timeout))
+        receipt = self._port.run(self._native.publish(body, timeout))
+        return receipt
 
     def publish_many(self, payloads: Iterable[Payload], *, timeout: float | None = None) -> list[Published]:
         """Stores many messages in order, and gives what became of them. The first refusal is raised."""
@@ -204,9 +205,10 @@ class Messages:
             trace=trace,
         )
         target = topic if topic is not None else agent_id or ""
-        return self._port.run(
+        answer: Message = self._port.run(
             self._native.messages_request(topic is not None, target, body, options, timeout)
         )
+        return answer
 
     def reply(
         self,

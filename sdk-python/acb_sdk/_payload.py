@@ -24,7 +24,9 @@ def encode(payload: Payload, content_type: str | None = None) -> tuple[bytes, st
         return bytes(payload), content_type
     if payload is None:
         return b"", content_type
-    if isinstance(payload, (Mapping, list)):
+    # Whoever is not typed may hand in anything.
+    anything: object = payload
+    if isinstance(anything, (Mapping, list)):
         import json
 
         try:
@@ -32,7 +34,7 @@ def encode(payload: Payload, content_type: str | None = None) -> tuple[bytes, st
         except (TypeError, ValueError) as error:
             raise make("invalid_argument", f"payload is no JSON: {error}", "messages", field="payload") from error
         return text.encode(), content_type or JSON
-    name = type(payload).__name__
+    name = type(anything).__name__
     text = f"payload takes bytes, str, a mapping or a list, not {name}"
     raise make("invalid_argument", text, "messages", field="payload")
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import atexit
 import weakref
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, TypeVar, cast
 
 from . import _logging, _native
 from ._errors import make
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Coroutine
 
 T = TypeVar("T")
 
@@ -60,15 +59,15 @@ class AsyncPort:
             raise make("invalid_state", text, "run")
         value, token = self._bridge.start(call, self._create_future)
         if token is None:
-            return value  # type: ignore[return-value]  # pyright: ignore[reportReturnType]
+            return cast("T", value)
         try:
-            return await value  # type: ignore[misc]  # pyright: ignore[reportGeneralTypeIssues, reportUnknownVariableType]
+            return await cast("asyncio.Future[T]", value)
         except BaseException:
             # Cancelled, in one way or another; after any other end there is nothing to give up.
             self._bridge.cancel(token)
             raise
 
-    def runner(self) -> Any:
+    def runner(self) -> object | None:
         """What makes the coroutine of a call that is awaited by itself."""
         return self.run
 
@@ -108,9 +107,9 @@ class Port:
         finally:
             _logging.flush()
 
-    def runner(self) -> None:
+    def runner(self) -> object | None:
         """A sync client's calls are not awaited."""
-        return
+        return None
 
     def close(self) -> None:
         """There is nothing to let go."""
@@ -118,11 +117,3 @@ class Port:
     def stats(self) -> dict[str, int]:
         """A sync client has no queue: nothing to count."""
         return {}
-
-
-class HasRun(Protocol):
-    """What a message needs to be answered for."""
-
-    def run(self, call: _native.Call[T]) -> Coroutine[Any, Any, T]:
-        """Starts work and awaits it."""
-        ...
