@@ -16,8 +16,11 @@ const FACES: [&str; 4] = ["client", "messages", "nouns", "subscription"];
 /// Tests of both faces: `test_async_X.py` gives `test_sync_X.py`.
 const TESTS: &str = "sdk-python/tests";
 
+/// What runs scenarios' commands with either face.
+const ACTORS: &str = "sdk-python/conformance";
+
 /// Words of the async face and what they are in the sync one, the longer first where one holds another.
-const WORDS: [(&str, &str); 8] = [
+const WORDS: [(&str, &str); 9] = [
     ("StopAsyncIteration", "StopIteration"),
     ("__aenter__", "__enter__"),
     ("__aexit__", "__exit__"),
@@ -25,6 +28,7 @@ const WORDS: [(&str, &str); 8] = [
     ("__anext__", "__next__"),
     ("_async_", "_"),
     ("async_face", "sync_face"),
+    ("async_actor", "sync_actor"),
     ("Awaitable[Any] | Any", "Any"),
 ];
 
@@ -45,6 +49,9 @@ pub(super) fn generate(root: &Path, codes: &[Code], files: &mut Files) -> Result
         let text = fs::read_to_string(root.join(&from)).with_context(|| from.clone())?;
         files.insert(format!("{TESTS}/test_sync_{rest}"), sync(&from, &text).into_bytes());
     }
+    let from = format!("{ACTORS}/async_actor.py");
+    let text = fs::read_to_string(root.join(&from)).with_context(|| from.clone())?;
+    files.insert(format!("{ACTORS}/sync_actor.py"), sync(&from, &text).into_bytes());
     files.insert(format!("{FOLDER}/_error_codes.py"), table(codes)?.into_bytes());
     Ok(())
 }

@@ -7,6 +7,7 @@
 
 pub mod args;
 mod core;
+mod guest;
 mod mark;
 mod raw;
 pub mod shape;
@@ -24,7 +25,7 @@ use std::{
 use async_trait::async_trait;
 use serde_json::Value;
 
-pub use self::{args::Args, core::Core, mark::Mark, raw::Raw};
+pub use self::{args::Args, core::Core, guest::Guest, mark::Mark, raw::Raw};
 use crate::raw::Failure;
 
 /// The server's wall clock, as far as the test moved it.
@@ -84,5 +85,7 @@ pub trait Kind: Send + Sync + fmt::Debug {
 
 /// Every kind of client that there is here.
 pub fn kinds() -> Vec<Arc<dyn Kind>> {
-    vec![Arc::new(Raw), Arc::new(Core)]
+    let mut all: Vec<Arc<dyn Kind>> = vec![Arc::new(Raw), Arc::new(Core)];
+    all.extend(Guest::python().map(|face| Arc::new(face) as Arc<dyn Kind>));
+    all
 }
