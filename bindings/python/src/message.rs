@@ -414,7 +414,9 @@ impl Message {
         timeout: Option<f64>,
     ) -> PyResult<Py<PyAny>> {
         let py = slf.py();
-        slf.as_super().reply_call(py, payload, &ReplyOptions { content_type, attributes, durability }, timeout)?.wait(py)
+        slf.as_super()
+            .reply_call(py, payload, &ReplyOptions { content_type, attributes, durability }, timeout)?
+            .wait(py)
     }
 }
 
