@@ -91,6 +91,10 @@ def test_pyright_strict_finds_nothing(what: str, tmp_path: pathlib.Path) -> None
     run(str(PYRIGHT), "-p", str(tmp_path), "--pythonpath", sys.executable)
 
 
+def test_the_reference_is_what_the_package_says() -> None:
+    run(sys.executable, "-P", str(ROOT / "scripts/python-reference.py"), "--check")
+
+
 def test_the_typed_example_runs(server: Server, tenant: str) -> None:
     done = subprocess.run(
         [sys.executable, str(HERE / "typed_user.py"), server.endpoint, tenant],

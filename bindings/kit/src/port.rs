@@ -181,10 +181,7 @@ impl<T: Send + 'static> Port<T> {
             };
             promise.keep(outcome);
         };
-        #[expect(
-            clippy::disallowed_methods,
-            reason = "its name is its token, its owner the port, its end the promise"
-        )]
+        // Its name is its token, its owner the port, its end the promise.
         self.runtime.handle().spawn(task);
         Ok(Submitted::Later(token))
     }

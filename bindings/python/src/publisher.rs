@@ -201,7 +201,7 @@ impl AsyncReceipt {
         slf.as_super().answer(slf.py(), timeout)
     }
 
-    fn __await__<'py>(slf: PyRef<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
+    fn __await__(slf: PyRef<'_, Self>) -> PyResult<Bound<'_, PyAny>> {
         let py = slf.py();
         let answer = slf.as_super().receipt.get(OPERATION).or_raise(py)?.lock().try_get();
         match answer {

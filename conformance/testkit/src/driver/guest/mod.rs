@@ -277,12 +277,11 @@ impl GuestDriver {
 
     /// Where a message stands, as the server says.
     async fn standing(&mut self, id: &str) -> Result<Value, Failure> {
-        let probe = match &self.probe {
-            Some(probe) => probe.clone(),
-            None => {
-                let identity = Identity::dev(&self.place.tenant, "probe");
-                self.probe.insert(RawClient::connect(self.place.address, &identity).await?).clone()
-            }
+        let probe = if let Some(probe) = &self.probe {
+            probe.clone()
+        } else {
+            let identity = Identity::dev(&self.place.tenant, "probe");
+            self.probe.insert(RawClient::connect(self.place.address, &identity).await?).clone()
         };
         let request = v1::GetMessageStatusRequest { message_id: id.to_owned() };
         match answer(probe.messages().get_message_status(request)).await {
