@@ -81,6 +81,8 @@ ErrorCode: TypeAlias = Literal[
     "revision_gap",
     "group_not_found",
     "group_exists",
+    "context_limit",
+    "group_limit",
     "stream_not_found",
     "stream_expired",
     "chunk_mismatch",
@@ -476,6 +478,16 @@ ERROR_CODES: dict[str, CodeInfo] = {
         806, "already_exists", False,
         "A group of that name is in the tenant.",
         "Use it, or choose another name.",
+    ),
+    "context_limit": CodeInfo(
+        807, "resource_exhausted", False,
+        "The tenant has as many contexts as it may.",
+        "Delete those that nobody uses, or give them a time to live.",
+    ),
+    "group_limit": CodeInfo(
+        808, "resource_exhausted", False,
+        "The tenant has as many groups, the group as many members, or the agent as many memberships as it may.",
+        "Share contexts with the agents by name, or use fewer and larger groups.",
     ),
     "stream_not_found": CodeInfo(
         900, "not_found", False,

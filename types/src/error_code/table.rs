@@ -156,6 +156,10 @@ pub enum ErrorCode {
     GroupNotFound,
     /// A group of that name is in the tenant.
     GroupExists,
+    /// The tenant has as many contexts as it may.
+    ContextLimit,
+    /// The tenant has as many groups, the group as many members, or the agent as many memberships as it may.
+    GroupLimit,
     /// No upload of that id is there, or it is not the caller's.
     StreamNotFound,
     /// The upload was not continued for longer than it is kept.
@@ -246,6 +250,8 @@ impl ErrorCode {
         Self::RevisionGap,
         Self::GroupNotFound,
         Self::GroupExists,
+        Self::ContextLimit,
+        Self::GroupLimit,
         Self::StreamNotFound,
         Self::StreamExpired,
         Self::ChunkMismatch,
@@ -330,16 +336,18 @@ impl ErrorCode {
             Self::RevisionGap => &ROWS[72],
             Self::GroupNotFound => &ROWS[73],
             Self::GroupExists => &ROWS[74],
-            Self::StreamNotFound => &ROWS[75],
-            Self::StreamExpired => &ROWS[76],
-            Self::ChunkMismatch => &ROWS[77],
-            Self::DigestMismatch => &ROWS[78],
-            Self::StreamClosed => &ROWS[79],
+            Self::ContextLimit => &ROWS[75],
+            Self::GroupLimit => &ROWS[76],
+            Self::StreamNotFound => &ROWS[77],
+            Self::StreamExpired => &ROWS[78],
+            Self::ChunkMismatch => &ROWS[79],
+            Self::DigestMismatch => &ROWS[80],
+            Self::StreamClosed => &ROWS[81],
         }
     }
 }
 
-static ROWS: [Row; 80] = [
+static ROWS: [Row; 82] = [
     Row {
         name: "invalid_argument",
         number: 100,
@@ -1164,6 +1172,28 @@ static ROWS: [Row; 80] = [
         http: 409,
         meaning: "A group of that name is in the tenant.",
         action: "Use it, or choose another name.",
+    },
+    Row {
+        name: "context_limit",
+        number: 807,
+        kind: ErrorKind::ResourceExhausted,
+        retryable: false,
+        retry_after_ms: None,
+        grpc: 8,
+        http: 429,
+        meaning: "The tenant has as many contexts as it may.",
+        action: "Delete those that nobody uses, or give them a time to live.",
+    },
+    Row {
+        name: "group_limit",
+        number: 808,
+        kind: ErrorKind::ResourceExhausted,
+        retryable: false,
+        retry_after_ms: None,
+        grpc: 8,
+        http: 429,
+        meaning: "The tenant has as many groups, the group as many members, or the agent as many memberships as it may.",
+        action: "Share contexts with the agents by name, or use fewer and larger groups.",
     },
     Row {
         name: "stream_not_found",

@@ -23,7 +23,7 @@ use serde_json::{Map, Value, json};
 use self::process::{Process, Program};
 use super::{Args, Driver, Kind, Place, args::BAD_SCENARIO, shape};
 use crate::{
-    raw::{Failure, Identity, RawClient, answer},
+    raw::{Failure, Identity, RawClient, Reach, answer},
     wait::{LOOK_AGAIN, PATIENCE},
 };
 
@@ -123,8 +123,11 @@ impl GuestDriver {
         let process = self.process.clone()?;
         if !self.placed {
             self.placed = true;
+            let Reach::Tcp(address) = &self.place.reach else {
+                return Err(Failure::own(BAD_SCENARIO, "a program of its own reaches a bus by a socket"));
+            };
             let place = json!({
-                "endpoint": format!("acb://{}", self.place.address), "tenant": self.place.tenant,
+                "endpoint": format!("acb://{address}"), "tenant": self.place.tenant,
                 "agent": self.place.agent, "patience": PATIENCE.as_secs_f64(),
             });
             process.call(self.number, "place", place).await?;
@@ -281,7 +284,7 @@ impl GuestDriver {
             probe.clone()
         } else {
             let identity = Identity::dev(&self.place.tenant, "probe");
-            self.probe.insert(RawClient::connect(self.place.address, &identity).await?).clone()
+            self.probe.insert(RawClient::connect_over(&self.place.reach, &identity).await?).clone()
         };
         let request = v1::GetMessageStatusRequest { message_id: id.to_owned() };
         match answer(probe.messages().get_message_status(request)).await {
