@@ -65,6 +65,7 @@ mod subscriptions;
 mod tasks;
 mod time;
 pub mod transport;
+mod within;
 
 pub use acb_types::{
     Attributes, ClassId, Durability, Envelope, MessageId, MessageKind, Priority, Timestamp,
@@ -84,7 +85,7 @@ pub use crate::{
     error::{Error, ErrorCode, ErrorKind, Result, Retry},
     health::Health,
     idempotency::IdempotencyKey,
-    message::Message,
+    message::{KeptLease, Message},
     messages::{
         DeliveryState, MessageStatus, Messages, PublishBuilder, Publisher, PublisherBuilder, Reply, RequestBuilder,
         SubscriptionStatus, TryPublishError,
@@ -96,4 +97,5 @@ pub use crate::{
     subscribe::{Gap, SubscribeBuilder, Subscription},
     subscriptions::{CreatedSubscription, SpecParts, SubscriptionInfo, SubscriptionSpec, Subscriptions},
     transport::{Dialer, Endpoint, TcpDialer, tls::TlsOptions},
+    within::within,
 };
