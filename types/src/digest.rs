@@ -91,7 +91,8 @@ mod tests {
     #[test]
     fn what_is_no_digest_is_refused() {
         let good = "0".repeat(64);
-        for bad in ["", "00", &good[1..], &format!("{good}0"), &good.replacen('0', "A", 1), &good.replacen('0', "g", 1)] {
+        for bad in ["", "00", &good[1..], &format!("{good}0"), &good.replacen('0', "A", 1), &good.replacen('0', "g", 1)]
+        {
             assert_eq!(bad.parse::<Sha256Digest>(), Err(InvalidDigest), "{bad:?}");
         }
         assert_eq!(Sha256Digest::try_from(&[0; 31][..]), Err(InvalidDigest));

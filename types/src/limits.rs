@@ -449,11 +449,7 @@ pub const TABLE: &[Limit] = &[
         fixed(CHANGES_KEPT as usize),
         "Newest changes of a tenant. A watch that resumes from before them: `revision_gap`.",
     ),
-    count(
-        "watches_per_agent",
-        fixed(WATCHES_PER_AGENT_MAX),
-        "Open watches of an agent. Above it: `too_many_streams`.",
-    ),
+    count("watches_per_agent", fixed(WATCHES_PER_AGENT_MAX), "Open watches of an agent. Above it: `too_many_streams`."),
     count(
         "watch_behind",
         fixed(WATCH_BEHIND_MAX as usize),

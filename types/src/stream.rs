@@ -81,7 +81,9 @@ impl StreamState {
 
     /// The state of that name.
     pub fn from_name(name: &str) -> Option<Self> {
-        [Self::Open, Self::Completing, Self::Complete, Self::Aborted, Self::Expired].into_iter().find(|s| s.name() == name)
+        [Self::Open, Self::Completing, Self::Complete, Self::Aborted, Self::Expired]
+            .into_iter()
+            .find(|s| s.name() == name)
     }
 
     /// Whether it takes chunks or may still become a context.

@@ -11,6 +11,7 @@ pub mod delivery;
 pub mod domain;
 pub mod edge;
 pub mod error;
+pub mod in_process;
 pub mod presence;
 pub mod program;
 pub mod request_id;
@@ -20,6 +21,7 @@ pub mod tasks;
 pub mod telemetry;
 
 pub use self::{
+    in_process::{Door, InProcess},
     server::{ServerBuilder, ServerHandle, StartError, Stores},
     shutdown::Clean,
 };

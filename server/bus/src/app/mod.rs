@@ -14,7 +14,7 @@ pub mod tenant;
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use acb_ports::{Clock, IdSource, MetadataStore};
+use acb_ports::{BlobStore, Clock, IdSource, MetadataStore};
 use acb_types::{Durability, Timestamp, limits};
 use parking_lot::Mutex;
 
@@ -59,6 +59,8 @@ impl Default for AppConfig {
 pub struct AppDeps {
     /// Everything but the messages.
     pub metadata: Arc<dyn MetadataStore>,
+    /// Payloads too large for a row.
+    pub blobs: Arc<dyn BlobStore>,
     /// The messages.
     pub delivery: Arc<Delivery>,
     /// Who is there.

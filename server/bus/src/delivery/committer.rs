@@ -65,7 +65,10 @@ impl Committer {
 
     /// Serves what is queued, then ends the threads. Called once all partitions are closed.
     pub(crate) fn stop(&self) {
+        // Under the lock: a thread that has just looked and is about to wait would miss the call otherwise.
+        let ready = self.ready.lock();
         self.stopping.store(true, Ordering::Release);
+        drop(ready);
         self.more.notify_all();
         for handle in std::mem::take(&mut *self.threads.lock()) {
             if handle.join().is_err() {

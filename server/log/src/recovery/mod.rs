@@ -16,7 +16,7 @@ use std::{
     collections::{BTreeMap, VecDeque},
     io,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, atomic::AtomicBool},
 };
 
 use acb_types::{ErrorCode, PartitionId, Timestamp};
@@ -147,6 +147,8 @@ impl Opener {
                 path: found.path.clone(),
                 size: found.size,
                 index: RwLock::new(index),
+                fresh: false,
+                forgotten: AtomicBool::new(false),
                 pinned: Mutex::new(pinned.then(|| Arc::clone(&found.file))),
             });
             used += u64::from(segment.summary().end);

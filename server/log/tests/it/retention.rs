@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use acb_log::{AtCap, DataDir, DataDirOptions, LogOptions, Retention, SnapshotPart};
+use acb_log::{AtCap, DataDir, DataDirOptions, Event, FaultOn, LogOptions, Retention, SnapshotPart};
 use acb_types::{ClassId, ErrorCode, Timestamp};
 
 use crate::kit::*;
@@ -82,7 +82,6 @@ fn a_full_log_asks_for_retention_once_a_segment_and_goes_on_in_what_it_gave_up()
     let mut asked = 0;
     for _ in 0..400 {
         fill(&mut log, 1, 0);
-        assert!(log.bytes() > 20_000 || !log.wants_retain(), "below its bound it wants nothing");
         if log.wants_retain() {
             asked += 1;
             log.retain(0, NOW).unwrap();
@@ -91,6 +90,72 @@ fn a_full_log_asks_for_retention_once_a_segment_and_goes_on_in_what_it_gave_up()
         assert!(log.bytes() < 20_000 + 3 * 4096, "{} bytes", log.bytes());
     }
     assert!(asked > 10, "{asked}");
+}
+
+#[test]
+fn a_new_segment_is_written_over_its_whole_length_before_its_first_batch() {
+    let world = world(Retention::KEEP);
+    world.disk.start_trace();
+    let mut log = world.log();
+    fill(&mut log, 60, 0);
+    let trace = world.disk.take_trace();
+    let segments = world.files("seg");
+    assert!(segments.len() > 4, "{segments:?}");
+    for path in &segments[..4] {
+        let own: Vec<_> = trace.iter().filter(|e| matches!(e, Event::Write { path: p, .. } if p == path)).collect();
+        let zeroes = own.iter().position(|e| matches!(e, Event::Write { offset: 512, len, .. } if *len == 4096 - 512));
+        assert!(zeroes.is_some_and(|at| at <= 1), "{path:?}: {own:?}");
+        let sync = trace.iter().position(|e| matches!(e, Event::Sync { path: p } if p == path)).unwrap();
+        let batch = trace.iter().position(|e| *e == *own[zeroes.unwrap() + 1]).unwrap();
+        assert!(sync < batch, "{path:?}: the flush of its first batch finds its blocks written");
+    }
+}
+
+#[test]
+fn a_segment_that_cannot_be_written_ahead_is_made_anew() {
+    let world = world(Retention::KEEP);
+    let mut log = world.log();
+    // The write of a batch succeeds, that of the zeroes beside it does not.
+    for n in 0..200 {
+        if n % 7 == 0 {
+            let mut ticket = {
+                log.stage(one("a", &"x".repeat(300)), NOW).unwrap();
+                log.write().unwrap();
+                log.sync_begin().unwrap()
+            };
+            world.disk.fail(FaultOn::Write, libc::EIO);
+            ticket.run();
+            world.disk.heal();
+            log.sync_end(ticket).unwrap();
+        } else {
+            fill(&mut log, 1, 0);
+        }
+    }
+    assert_eq!(read_all(&log, 1, &["a"]).len(), 200);
+    drop(log);
+    assert_eq!(read_all(&world.open().log, 1, &["a"]).len(), 200);
+}
+
+#[test]
+fn what_everybody_had_gives_its_memory_back_once() {
+    let world = world(Retention::KEEP);
+    let mut log = world.log();
+    fill(&mut log, 60, 0);
+    assert!(log.wants_retain(), "segments were finished");
+    let forgotten = |log: &mut acb_log::Log, floor| {
+        world.disk.start_trace();
+        log.retain(floor, NOW).unwrap();
+        log.chores().run();
+        let forgets = |e| matches!(e, Event::Forget { .. });
+        world.disk.take_trace().into_iter().filter(|e| forgets(e.clone())).count()
+    };
+    assert_eq!(forgotten(&mut log, 1), 0, "somebody waits for all of it");
+    let half = forgotten(&mut log, 30);
+    assert!((1..=5).contains(&half), "{half}");
+    assert_eq!(forgotten(&mut log, 30), 0, "once");
+    assert!(forgotten(&mut log, 61) >= 1);
+    assert!(!log.wants_retain());
+    assert_eq!(read_all(&log, 1, &["a"]).len(), 60, "it is on the disk");
 }
 
 #[test]

@@ -8,9 +8,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 
 use crate::{
-    blob_store::{
-        BlobEntry, BlobPin, BlobPins, BlobReader, BlobStore, BlobSweep, ENTRIES_MAX, Removal, Result, Stage,
-    },
+    blob_store::{BlobEntry, BlobPin, BlobPins, BlobReader, BlobStore, BlobSweep, ENTRIES_MAX, Removal, Result, Stage},
     error::StoreError,
 };
 

@@ -229,7 +229,8 @@ impl ContextRow {
     pub fn written(&self, write: &ContextWrite, rev: u64) -> Result<Self, StoreError> {
         let change = &write.change;
         let spec = change.applied_to(&self.spec)?;
-        let access = (&spec.scope, &spec.groups, &spec.shares) != (&self.spec.scope, &self.spec.groups, &self.spec.shares);
+        let access =
+            (&spec.scope, &spec.groups, &spec.shares) != (&self.spec.scope, &self.spec.groups, &self.spec.shares);
         Ok(Self {
             id: self.id,
             owner: self.owner.clone(),
@@ -249,14 +250,7 @@ impl ContextRow {
     /// The marker that takes its place at the revision `rev`.
     #[must_use]
     pub fn ended(&self, state: ContextState, by: &AgentId, rev: u64, now: Timestamp) -> Self {
-        Self {
-            rev,
-            content: ContextContent::none(),
-            updated_at: now,
-            updated_by: by.clone(),
-            state,
-            ..self.clone()
-        }
+        Self { rev, content: ContextContent::none(), updated_at: now, updated_by: by.clone(), state, ..self.clone() }
     }
 }
 
@@ -505,9 +499,10 @@ impl ContextFilter {
             && self.labels.is_subset(&spec.labels)
             && self.group.as_ref().is_none_or(|g| spec.groups.contains(g))
             && self.text.as_ref().is_none_or(|t| spec.search_text().contains(&t.to_lowercase()))
-            && self.viewer.as_ref().is_none_or(|v| {
-                spec.scope == ContextScope::Public || row.relation(v) != ContextRelation::Stranger
-            })
+            && self
+                .viewer
+                .as_ref()
+                .is_none_or(|v| spec.scope == ContextScope::Public || row.relation(v) != ContextRelation::Stranger)
     }
 }
 

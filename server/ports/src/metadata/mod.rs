@@ -115,9 +115,7 @@ pub use self::{
     group::{GroupMember, GroupRow, Memberships, NewGroup},
     subscription::{Created, NewSubscription, SubscriptionRow, SubscriptionSet, SubscriptionSpec},
     tenant::TenantRow,
-    upload::{
-        AddedChunks, Completing, FoundChunk, NewUpload, UPLOAD_CHUNKS_MAX, UploadRow, UploadStore, UploadTarget,
-    },
+    upload::{AddedChunks, Completing, FoundChunk, NewUpload, UPLOAD_CHUNKS_MAX, UploadRow, UploadStore, UploadTarget},
 };
 use crate::error::StoreError;
 
@@ -297,12 +295,7 @@ pub trait MetadataStore: UploadStore + Send + Sync + fmt::Debug + 'static {
     ///
     /// # Errors
     /// `group_not_found`.
-    async fn group_members_remove(
-        &self,
-        tenant: &TenantId,
-        name: &GroupName,
-        agents: &[AgentId],
-    ) -> Result<GroupRow>;
+    async fn group_members_remove(&self, tenant: &TenantId, name: &GroupName, agents: &[AgentId]) -> Result<GroupRow>;
 
     /// Lists the agents of a group by id; `None` when there is no such group.
     async fn group_member_list(

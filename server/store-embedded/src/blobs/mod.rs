@@ -27,9 +27,7 @@ use std::{
 use acb_log::{Disk, disk::OpenMode};
 use acb_ports::{
     StoreError,
-    blob_store::{
-        BlobEntry, BlobPin, BlobPins, BlobReader, BlobStore, BlobSweep, ENTRIES_MAX, Removal, Result, Stage,
-    },
+    blob_store::{BlobEntry, BlobPin, BlobPins, BlobReader, BlobStore, BlobSweep, ENTRIES_MAX, Removal, Result, Stage},
 };
 use acb_types::{ErrorCode, Sha256Digest, StreamId, TenantId, limits};
 use async_trait::async_trait;

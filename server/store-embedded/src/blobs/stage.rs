@@ -135,12 +135,7 @@ impl Inner {
         Ok(())
     }
 
-    pub(super) fn stage_list(
-        &self,
-        tenant: &TenantId,
-        after: Option<StreamId>,
-        limit: usize,
-    ) -> Result<Vec<StreamId>> {
+    pub(super) fn stage_list(&self, tenant: &TenantId, after: Option<StreamId>, limit: usize) -> Result<Vec<StreamId>> {
         let dir = self.stage_dir(tenant);
         let entries = self.disk.list(&dir).map_err(|e| failed("stage.list", &dir, e))?;
         let ids = entries.iter().filter_map(|entry| entry.name.parse().ok());

@@ -1,10 +1,6 @@
 //! What changed, in SQLite: one row per revision, written with it.
 
-use std::{
-    cell::RefCell,
-    collections::HashMap,
-    sync::Arc,
-};
+use std::{cell::RefCell, collections::HashMap, sync::Arc};
 
 use acb_ports::metadata::{Change, ChangePage, Changed, ContextFacts, Payloads, Trim, Trimmed};
 use acb_types::{AgentId, ContextId, GroupName, TenantId};
@@ -13,9 +9,8 @@ use rusqlite::{Connection, Row};
 use tokio::sync::watch;
 
 use super::{
-    agent,
-    convert::{collect, first, number, parse, put},
-    context,
+    agent, context,
+    convert::{collect, first, number, put},
     error::{Failure, Result},
     group,
     tenant::{self, Subject},
@@ -33,8 +28,12 @@ pub(super) fn note(c: &Connection, tenant: &TenantId, revision: u64, subject: Su
         Subject::Context(id) => (2, id.as_bytes()),
         Subject::Group(name) => (3, name.as_str().as_bytes()),
     };
-    c.prepare_cached("INSERT INTO changes (tenant_id, revision, kind, subject) VALUES (?1, ?2, ?3, ?4)")?
-        .execute((tenant.as_str(), put(revision), kind, bytes))?;
+    c.prepare_cached("INSERT INTO changes (tenant_id, revision, kind, subject) VALUES (?1, ?2, ?3, ?4)")?.execute((
+        tenant.as_str(),
+        put(revision),
+        kind,
+        bytes,
+    ))?;
     RAISED.with_borrow_mut(|raised| raised.push((tenant.clone(), revision)));
     Ok(())
 }

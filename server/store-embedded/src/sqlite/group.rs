@@ -97,12 +97,7 @@ pub(super) fn delete(c: &Connection, tenant: &TenantId, name: &GroupName) -> Res
     Ok(Some(row))
 }
 
-pub(super) fn list(
-    c: &Connection,
-    tenant: &TenantId,
-    after: Option<&GroupName>,
-    limit: u32,
-) -> Result<Vec<GroupRow>> {
+pub(super) fn list(c: &Connection, tenant: &TenantId, after: Option<&GroupName>, limit: u32) -> Result<Vec<GroupRow>> {
     let sql = format!("SELECT {COLUMNS} FROM member_groups WHERE tenant_id = ?1 AND name > ?2 ORDER BY name LIMIT ?3");
     let after = after.map_or("", GroupName::as_str);
     collect(c.prepare_cached(&sql)?.query((tenant.as_str(), after, limit))?, group_row)
@@ -238,12 +233,7 @@ pub(super) fn member_list(
 }
 
 /// The groups of an agent, all of it as of one moment.
-pub(super) fn memberships(
-    c: &Connection,
-    tenant: &TenantId,
-    agent: &AgentId,
-    at: Option<u64>,
-) -> Result<Memberships> {
+pub(super) fn memberships(c: &Connection, tenant: &TenantId, agent: &AgentId, at: Option<u64>) -> Result<Memberships> {
     let moment = c.unchecked_transaction()?;
     let memberships = memberships_within(&moment, tenant, agent, at);
     moment.finish()?;
@@ -251,17 +241,11 @@ pub(super) fn memberships(
 }
 
 /// At a revision: those of now, with the first move of each since then taken back.
-fn memberships_within(
-    c: &Connection,
-    tenant: &TenantId,
-    agent: &AgentId,
-    at: Option<u64>,
-) -> Result<Memberships> {
+fn memberships_within(c: &Connection, tenant: &TenantId, agent: &AgentId, at: Option<u64>) -> Result<Memberships> {
     const OF_TENANT: &str = "SELECT revision, changes_trimmed FROM tenants WHERE tenant_id = ?1";
     let mut query = c.prepare_cached(OF_TENANT)?;
-    let found = first(query.query([tenant.as_str()])?, |row| {
-        Ok((number(row, "revision")?, number(row, "changes_trimmed")?))
-    })?;
+    let found =
+        first(query.query([tenant.as_str()])?, |row| Ok((number(row, "revision")?, number(row, "changes_trimmed")?)))?;
     let Some((revision, trimmed)) = found else { return Ok(Memberships::default()) };
     let mut query = c.prepare_cached("SELECT name FROM group_members WHERE tenant_id = ?1 AND agent_id = ?2")?;
     let mut groups: BTreeSet<GroupName> =

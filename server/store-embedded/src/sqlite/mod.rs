@@ -336,7 +336,8 @@ impl MetadataStore for SqliteMetadata {
     ) -> Result<Vec<ContextRow>> {
         let limit = rows("context.list", limit)?;
         let (tenant, filter, after) = (tenant.clone(), filter.clone(), after.copied());
-        self.read("context.list", move |c| context::list(c, &tenant, &filter, at, payloads, after.as_ref(), limit)).await
+        self.read("context.list", move |c| context::list(c, &tenant, &filter, at, payloads, after.as_ref(), limit))
+            .await
     }
 
     async fn context_history(
@@ -400,12 +401,7 @@ impl MetadataStore for SqliteMetadata {
         self.write("group.members_add", move |c| group::members_add(c, &tenant, &name, &agents, now)).await
     }
 
-    async fn group_members_remove(
-        &self,
-        tenant: &TenantId,
-        name: &GroupName,
-        agents: &[AgentId],
-    ) -> Result<GroupRow> {
+    async fn group_members_remove(&self, tenant: &TenantId, name: &GroupName, agents: &[AgentId]) -> Result<GroupRow> {
         rows("group.members_remove", u32::try_from(agents.len().max(1)).unwrap_or(u32::MAX))?;
         let (tenant, name, agents) = (tenant.clone(), name.clone(), agents.to_vec());
         self.write("group.members_remove", move |c| group::members_remove(c, &tenant, &name, &agents)).await

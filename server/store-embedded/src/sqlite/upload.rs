@@ -262,8 +262,7 @@ fn received(c: &Connection, tenant: &TenantId, id: &StreamId) -> Result<ChunkSet
 }
 
 fn chunk(c: &Connection, tenant: &TenantId, id: &StreamId, index: u64) -> Result<Option<Sha256Digest>> {
-    const SQL: &str =
-        "SELECT sha256 FROM upload_chunks WHERE tenant_id = ?1 AND stream_id = ?2 AND chunk_index = ?3";
+    const SQL: &str = "SELECT sha256 FROM upload_chunks WHERE tenant_id = ?1 AND stream_id = ?2 AND chunk_index = ?3";
     first(c.prepare_cached(SQL)?.query((tenant.as_str(), id.0, put(index)))?, |row| {
         Ok(Sha256Digest(digest(row, "sha256")?))
     })
@@ -338,7 +337,8 @@ fn end(
 }
 
 fn list(c: &Connection, tenant: &TenantId, after: Option<&StreamId>, limit: u32) -> Result<Vec<UploadRow>> {
-    let sql = format!("SELECT {COLUMNS} FROM uploads WHERE tenant_id = ?1 AND stream_id > ?2 ORDER BY stream_id LIMIT ?3");
+    let sql =
+        format!("SELECT {COLUMNS} FROM uploads WHERE tenant_id = ?1 AND stream_id > ?2 ORDER BY stream_id LIMIT ?3");
     // The empty blob comes before every id.
     let after = after.map_or(&[][..], |id| &id.0[..]);
     collect(c.prepare_cached(&sql)?.query((tenant.as_str(), after, limit))?, upload_row)

@@ -10,7 +10,7 @@ use super::{CoreDriver, messages::on_the_wire, registry::definition};
 use crate::{
     driver::{Args, Place, args::BAD_SCENARIO, shape},
     raw::{Delivered, Failure, answer},
-    wait::{LOOK_AGAIN, PATIENCE},
+    wait::{LOOK_AGAIN, patience},
 };
 
 /// The consumer that steps mean when they name none.
@@ -90,11 +90,11 @@ impl CoreDriver {
         let mut messages = Vec::new();
         for number in 0..count {
             let session = self.named(args)?;
-            let message = match tokio::time::timeout(PATIENCE, session.subscription.next()).await {
+            let message = match tokio::time::timeout(patience(), session.subscription.next()).await {
                 Ok(Some(message)) => message?,
                 Ok(None) => return Err(Failure::own("ended", "the subscription is over")),
                 Err(_) => {
-                    let text = format!("{number} of {count} came within {PATIENCE:?}");
+                    let text = format!("{number} of {count} came within {:?}", patience());
                     return Err(Failure::own("no_answer", text));
                 }
             };
@@ -161,7 +161,7 @@ impl CoreDriver {
         }
         // A client does not say when the server has taken a settlement; the server does.
         let started = Instant::now();
-        while self.standing(&id).await? == before && started.elapsed() < PATIENCE {
+        while self.standing(&id).await? == before && started.elapsed() < patience() {
             tokio::time::sleep(LOOK_AGAIN).await;
         }
         Ok(())
@@ -200,7 +200,7 @@ impl CoreDriver {
                 }
             }
         };
-        match tokio::time::timeout(PATIENCE, end).await {
+        match tokio::time::timeout(patience(), end).await {
             Ok(failure) => Err(failure),
             Err(_) => Err(Failure::own("no_answer", "the subscription goes on")),
         }

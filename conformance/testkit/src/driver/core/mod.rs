@@ -6,7 +6,7 @@ mod identity;
 mod messages;
 mod registry;
 
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::Arc};
 
 use acb_sdk::{Client, Credentials, Error};
 use async_trait::async_trait;
@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use self::{consume::Session, messages::Pending};
 use super::{Args, Driver, Kind, Place, args::BAD_SCENARIO};
-use crate::raw::{Failure, Identity, RawClient};
+use crate::raw::{Failure, Identity, RawClient, Reach};
 
 /// The Rust core.
 #[derive(Clone, Copy, Debug)]
@@ -74,8 +74,11 @@ impl CoreDriver {
     }
 
     async fn connect_as(&self, credentials: Credentials) -> Result<Client, Failure> {
-        let endpoint = format!("acb://{}", self.place.address);
-        Ok(Client::builder(endpoint).credentials(credentials).connect().await?)
+        let builder = match &self.place.reach {
+            Reach::Tcp(address) => Client::builder(format!("acb://{address}")),
+            Reach::Dialer(dialer) => Client::builder("acb://fake").dialer(Arc::clone(dialer)),
+        };
+        Ok(builder.credentials(credentials).connect().await?)
     }
 
     /// A raw connection of a caller who may look at everything in the tenant.
@@ -84,7 +87,7 @@ impl CoreDriver {
             return Ok(probe.clone());
         }
         let identity = Identity::dev(&self.place.tenant, "probe");
-        let probe = RawClient::connect(self.place.address, &identity).await?;
+        let probe = RawClient::connect_over(&self.place.reach, &identity).await?;
         self.probe = Some(probe.clone());
         Ok(probe)
     }

@@ -6,7 +6,7 @@ mod identity;
 mod messages;
 mod registry;
 
-use std::{collections::HashMap, time::Duration};
+use std::collections::HashMap;
 
 use async_trait::async_trait;
 use serde_json::{Value, json};
@@ -15,7 +15,7 @@ use self::{consume::Session, messages::Pending};
 use super::{Args, Driver, Kind, Place, args::BAD_SCENARIO};
 use crate::{
     raw::{Delivered, Failure, Identity, PublishSession, RawClient},
-    wait::{LOOK_AGAIN, PATIENCE},
+    wait::{LOOK_AGAIN, patience},
 };
 
 /// Raw gRPC.
@@ -79,7 +79,7 @@ impl RawDriver {
         if let Some(client) = &self.client {
             return Ok(client.clone());
         }
-        let client = RawClient::connect(self.place.address, &self.identity).await?;
+        let client = RawClient::connect_over(&self.place.reach, &self.identity).await?;
         self.client = Some(client.clone());
         Ok(client)
     }
@@ -205,7 +205,7 @@ impl Driver for RawDriver {
         let started = std::time::Instant::now();
         loop {
             match self.one(verb, args).await {
-                Err(failure) if failure.is_lost() && is_safe(verb) && started.elapsed() < PATIENCE => {
+                Err(failure) if failure.is_lost() && is_safe(verb) && started.elapsed() < patience() => {
                     self.disconnected();
                     tokio::time::sleep(LOOK_AGAIN).await;
                 }
@@ -227,6 +227,3 @@ fn id_of(name: &str) -> [u8; 16] {
     }
     id
 }
-
-/// How long a client waits for an answer to a request that names no time.
-const ANSWER_WITHIN: Duration = PATIENCE;

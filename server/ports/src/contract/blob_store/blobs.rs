@@ -102,7 +102,9 @@ pub async fn blob_5_any_range_reads_as_it_was_put(mut c: Context) {
         c.turn().await;
         let reader = c.store().open(&t, &digest).await.unwrap().unwrap();
         assert_eq!(reader.size(), len as u64);
-        for (offset, wanted) in [(0, 10), (0, len + 5), (len / 2, 3), (len.saturating_sub(1), 4), (len, 1), (len + 9, 2)] {
+        for (offset, wanted) in
+            [(0, 10), (0, len + 5), (len / 2, 3), (len.saturating_sub(1), 4), (len, 1), (len + 9, 2)]
+        {
             let expected = &bytes[offset.min(len)..(offset + wanted).min(len)];
             assert_eq!(reader.read_at(offset as u64, wanted).unwrap(), expected, "{len}: {wanted} from {offset}");
         }

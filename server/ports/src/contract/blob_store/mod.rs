@@ -115,7 +115,8 @@ fn stream(n: u8) -> StreamId {
 
 /// Bytes that tell where they are, and their digest.
 fn content(seed: u64, len: usize) -> (Sha256Digest, Bytes) {
-    let bytes: Vec<u8> = (0..len as u64).map(|i| (i.wrapping_mul(2_654_435_761).wrapping_add(seed * 97) >> 7) as u8).collect();
+    let bytes: Vec<u8> =
+        (0..len as u64).map(|i| (i.wrapping_mul(2_654_435_761).wrapping_add(seed * 97) >> 7) as u8).collect();
     let digest: [u8; 32] = sha2::Sha256::digest(&bytes).into();
     (digest.into(), bytes.into())
 }

@@ -94,7 +94,8 @@ pub async fn blob_6_no_row_loses_its_blob_to_sweeps_that_run_beside_it(c: Contex
                 let sweep = store.sweep_begin(&t).await.unwrap();
                 for entry in store.list(&t, None, 100).await.unwrap() {
                     let named = rows.lock().get(&entry.digest).is_some_and(|writers| !writers.is_empty());
-                    if !named && matches!(store.sweep_remove(&sweep, &entry.digest).await.unwrap(), Removal::Removed(_)) {
+                    if !named && matches!(store.sweep_remove(&sweep, &entry.digest).await.unwrap(), Removal::Removed(_))
+                    {
                         removed += 1;
                     }
                 }

@@ -20,7 +20,8 @@ pub(super) enum Subject {
 impl Tenant {
     pub(super) fn change_list(&self, after: u64, limit: usize) -> ChangePage {
         let later = self.changes.range(after + 1..).take(limit);
-        let changes = later.map(|(revision, subject)| Change { revision: *revision, what: self.changed(*revision, subject) });
+        let changes =
+            later.map(|(revision, subject)| Change { revision: *revision, what: self.changed(*revision, subject) });
         ChangePage { changes: changes.collect(), oldest: self.changes_trimmed, revision: self.revision }
     }
 

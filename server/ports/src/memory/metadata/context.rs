@@ -123,7 +123,8 @@ impl Tenant {
             }
             over = Some(holder);
         }
-        let live = self.contexts.values().filter(|kept| !kept.newest().is_marker()).count() - usize::from(over.is_some());
+        let live =
+            self.contexts.values().filter(|kept| !kept.newest().is_marker()).count() - usize::from(over.is_some());
         if live as u64 >= limits::CONTEXTS_MAX {
             let message = format!("the tenant has {live} contexts, which is the limit");
             return Err(StoreError::new(ErrorCode::ContextLimit, OPERATION, message));

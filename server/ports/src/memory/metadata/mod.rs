@@ -318,12 +318,7 @@ impl MetadataStore for MemoryMetadata {
         self.write_tenant("group.members_add", tenant, |t| t.group_members_add(name, agents, now))
     }
 
-    async fn group_members_remove(
-        &self,
-        tenant: &TenantId,
-        name: &GroupName,
-        agents: &[AgentId],
-    ) -> Result<GroupRow> {
+    async fn group_members_remove(&self, tenant: &TenantId, name: &GroupName, agents: &[AgentId]) -> Result<GroupRow> {
         rows("group.members_remove", u32::try_from(agents.len().max(1)).unwrap_or(u32::MAX))?;
         self.write_tenant("group.members_remove", tenant, |t| t.group_members_remove(name, agents))
     }

@@ -2,9 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use acb_types::{
-    AgentId, ContextId, CredentialId, GroupName, Incarnation, StreamId, SubscriptionId, SubscriptionName,
-};
+use acb_types::{AgentId, ContextId, CredentialId, GroupName, Incarnation, StreamId, SubscriptionId, SubscriptionName};
 
 use super::{change::Subject, context::Kept, credential::Family, group::Group, upload::Upload};
 use crate::metadata::{AgentRow, AgentSecretRow, AuditRow, EnrolmentKeyRow, SubscriptionRow, TenantRow};

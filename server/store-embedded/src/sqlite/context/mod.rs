@@ -8,6 +8,5 @@ mod write;
 pub(super) use self::{
     list::list,
     read::{blobs_named, find, get, get_at, history, next_expiry, revision_at, revision_before},
-    row::context_id,
     write::{create, expire, forget_markers, remove, renew, update},
 };

@@ -102,7 +102,7 @@ fn spec(row: &Row<'_>) -> Result<ContextSpec> {
 }
 
 /// The id in a column of 16 bytes.
-pub(in super::super) fn context_id(row: &Row<'_>, column: &str) -> Result<ContextId> {
+pub(super) fn context_id(row: &Row<'_>, column: &str) -> Result<ContextId> {
     let bytes = row.get_ref(column)?.as_blob().map_err(|e| Failure::Damaged(format!("{column}: {e}")))?;
     let bytes = bytes.try_into().map_err(|_| Failure::Damaged(format!("{column}: {} bytes", bytes.len())))?;
     Ok(ContextId::from_bytes(bytes)?)

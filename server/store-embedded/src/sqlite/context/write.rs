@@ -297,7 +297,8 @@ fn index(c: &Connection, tenant: &TenantId, row: &ContextRow, before: Option<&Co
         if before.is_some() {
             c.prepare_cached("DELETE FROM context_labels WHERE tenant_id = ?1 AND context_id = ?2")?.execute(ids)?;
         }
-        let mut insert = c.prepare_cached("INSERT INTO context_labels (tenant_id, context_id, label) VALUES (?1, ?2, ?3)")?;
+        let mut insert =
+            c.prepare_cached("INSERT INTO context_labels (tenant_id, context_id, label) VALUES (?1, ?2, ?3)")?;
         for label in &spec.labels {
             insert.execute((ids.0, ids.1, label))?;
         }
@@ -353,7 +354,13 @@ fn count_live(c: &Connection, tenant: &TenantId, change: i64) -> Result<()> {
 }
 
 /// Completes the upload that a context comes of.
-fn complete(c: &Connection, tenant: &TenantId, stream: Option<StreamId>, row: &ContextRow, now: Timestamp) -> Result<()> {
+fn complete(
+    c: &Connection,
+    tenant: &TenantId,
+    stream: Option<StreamId>,
+    row: &ContextRow,
+    now: Timestamp,
+) -> Result<()> {
     match stream {
         None => Ok(()),
         Some(stream) => upload::complete(c, tenant, &stream, row.rev, now),
