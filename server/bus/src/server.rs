@@ -24,7 +24,7 @@ use crate::{
     error::AppError,
     presence::Presence,
     shutdown::{Clean, Phases},
-    tasks::{Tasks, sweep},
+    tasks::{Tasks, sweep, uploads},
     telemetry::Metrics,
 };
 
@@ -221,7 +221,7 @@ impl ServerBuilder {
         let admin_key = self.admin_key(&app).await?;
         let drain = CancellationToken::new();
         let readiness = router::Readiness::default();
-        let (services, health) = grpc::routes(&app, &tasks)?;
+        let (services, health) = grpc::routes(&app, &tasks, &drain)?;
         let hot = hot_routes(&delivery, &auth, &presence, &self.clock, &metrics, &drain);
         let admin = admin::AdminDeps {
             readiness: readiness.clone(),
@@ -241,6 +241,7 @@ impl ServerBuilder {
             stop,
             tasks,
             delivery,
+            app,
             metadata: self.stores.metadata,
             clock: self.clock,
             config: self.config,
@@ -352,6 +353,7 @@ pub(crate) struct Inside {
     stop: CancellationToken,
     tasks: Tasks,
     delivery: Arc<Delivery>,
+    app: Arc<App>,
     metadata: Arc<dyn MetadataStore>,
     clock: Arc<dyn Clock>,
     config: Config,
@@ -374,6 +376,7 @@ impl Inside {
 
     /// Says that it serves. Answers with the admin key, if one was made, and with what stops it.
     pub(crate) async fn serve(self, edge: Edge) -> (Option<String>, Phases) {
+        self.tasks.spawn("uploads", uploads::run(self.app));
         self.tasks.spawn("sweep", sweep::run(Arc::clone(&self.metadata), self.clock));
         self.health.set(true).await;
         self.admin.readiness.set(true);

@@ -5,12 +5,14 @@ pub mod agent;
 pub mod audit;
 pub mod credential;
 pub mod dead_letter;
+pub mod download;
 pub mod message;
 pub mod op_context;
 pub mod page;
 pub mod session;
 pub mod subscription;
 pub mod tenant;
+pub mod upload;
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -94,6 +96,7 @@ pub struct App {
     agent_order: [tokio::sync::Mutex<()>; 16],
     /// The same for subscriptions.
     subscription_order: [tokio::sync::Mutex<()>; 16],
+    uploads: upload::Uploads,
     known_tenants: Mutex<ahash::AHashSet<acb_types::TenantId>>,
 }
 
@@ -119,6 +122,7 @@ impl App {
             failed_logins: session::FailedLogins::new(),
             agent_order: Default::default(),
             subscription_order: Default::default(),
+            uploads: upload::Uploads::new(),
             known_tenants: Mutex::default(),
             deps,
         })

@@ -11,19 +11,21 @@ pub mod hot;
 mod message;
 mod publish_stream;
 pub mod status;
+mod stream;
 pub mod subscription;
 pub mod untyped;
 
 use std::sync::Arc;
 
 use acb_proto::v1;
+use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 use tonic_health::{ServingStatus, server::HealthReporter};
 
 use crate::{api::grpc::call::Grpc, app::App, error::AppError, tasks::Tasks};
 
 /// Names of the services that health speaks of, the empty one being the server as a whole.
-const SERVICES: [&str; 7] = [
+const SERVICES: [&str; 8] = [
     "",
     "acb.v1.AgentRegistry",
     "acb.v1.MessageService",
@@ -31,6 +33,7 @@ const SERVICES: [&str; 7] = [
     "acb.v1.DeadLetterService",
     "acb.v1.AuthService",
     "acb.v1.AdminService",
+    "acb.v1.StreamService",
 ];
 
 /// Tells `grpc.health.v1` whether the server serves.
@@ -51,8 +54,8 @@ impl Health {
 ///
 /// # Errors
 /// `internal` when the contract's descriptor does not parse.
-pub fn routes(app: &Arc<App>, tasks: &Tasks) -> Result<(axum::Router, Health), AppError> {
-    let grpc = Grpc::new(Arc::clone(app), tasks.clone());
+pub fn routes(app: &Arc<App>, tasks: &Tasks, drain: &CancellationToken) -> Result<(axum::Router, Health), AppError> {
+    let grpc = Grpc::new(Arc::clone(app), tasks.clone(), drain.clone());
     let (reporter, health) = tonic_health::server::health_reporter();
     let reflection = || {
         tonic_reflection::server::Builder::configure()
@@ -66,7 +69,10 @@ pub fn routes(app: &Arc<App>, tasks: &Tasks) -> Result<(axum::Router, Health), A
         .add_service(v1::subscription_service_server::SubscriptionServiceServer::new(grpc.clone()))
         .add_service(v1::dead_letter_service_server::DeadLetterServiceServer::new(grpc.clone()))
         .add_service(v1::auth_service_server::AuthServiceServer::new(grpc.clone()))
-        .add_service(v1::admin_service_server::AdminServiceServer::new(grpc))
+        .add_service(v1::admin_service_server::AdminServiceServer::new(grpc.clone()))
+        .add_service(
+            v1::stream_service_server::StreamServiceServer::new(grpc).max_decoding_message_size(stream::FRAME_BYTES_MAX),
+        )
         .add_service(health)
         .add_service(reflection().build_v1().map_err(broken)?)
         .add_service(reflection().build_v1alpha().map_err(broken)?);

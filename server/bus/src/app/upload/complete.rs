@@ -90,7 +90,7 @@ impl UploadSession {
     }
 
     /// The content as a row has it: in the row, or a blob that is durable and pinned.
-    async fn content(&self, size: u64, sha256: Sha256Digest) -> Result<(ContextContent, Option<BlobPin>), AppError> {
+    async fn content(&mut self, size: u64, sha256: Sha256Digest) -> Result<(ContextContent, Option<BlobPin>), AppError> {
         let tenant = &self.ctx.principal().tenant;
         let Some(stage) = self.stage.clone() else {
             // A crash came after the commit: the sweep leaves what a row names that is being completed.
@@ -111,7 +111,7 @@ impl UploadSession {
     }
 
     /// Ends the upload because of what cannot be mended by sending more.
-    async fn give_up(&self, error: AppError) -> AppError {
+    async fn give_up(&mut self, error: AppError) -> AppError {
         let tenant = &self.ctx.principal().tenant;
         match self.app.upload_give_up(tenant, &self.row.id, StreamState::Aborted).await {
             Ok(()) => error.detail("stream", StreamState::Aborted.name()),
@@ -211,7 +211,7 @@ impl App {
     }
 
     /// What the caller is to a context; `None` when it may not see it.
-    pub(super) async fn upload_relation(
+    pub(in crate::app) async fn upload_relation(
         &self,
         ctx: &OpContext,
         row: &ContextRow,

@@ -126,8 +126,8 @@ impl App {
     ///
     /// # Cancel safety
     /// Dropping it gives the place in the row up.
-    pub async fn upload_memory(&self, chunk_bytes: u32) -> Result<OwnedSemaphorePermit, AppError> {
-        let units = (chunk_bytes as usize).div_ceil(MEMORY_UNIT).min(MEMORY_BYTES / MEMORY_UNIT) as u32;
+    pub async fn upload_memory(&self, bytes: usize) -> Result<OwnedSemaphorePermit, AppError> {
+        let units = bytes.div_ceil(MEMORY_UNIT).min(MEMORY_BYTES / MEMORY_UNIT) as u32;
         let memory = Arc::clone(&self.uploads.memory);
         memory.acquire_many_owned(units).await.map_err(|e| AppError::internal("upload memory").caused_by(e))
     }

@@ -307,7 +307,7 @@ impl UploadSession {
         self.copying += 1;
         let (app, tenant, hold) = (Arc::clone(&self.app), self.ctx.principal().tenant.clone(), Arc::clone(&self.hold));
         self.work.push(Box::pin(async move {
-            let memory = app.upload_memory(u32::try_from(found.len).unwrap_or(u32::MAX)).await?;
+            let memory = app.upload_memory(found.len as usize).await?;
             let reader = app.deps.blobs.open(&tenant, &found.blob).await?;
             let job = app.deps.blocking.spawn_blocking(move || {
                 let _held = (memory, hold);
