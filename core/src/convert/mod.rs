@@ -4,7 +4,9 @@
 mod error;
 mod hot;
 mod nouns;
+mod streams;
 
 pub(crate) use error::*;
 pub(crate) use hot::*;
 pub(crate) use nouns::*;
+pub(crate) use streams::*;

@@ -1,6 +1,6 @@
 //! A connection for one transfer: larger frames, windows of its own, ended with it.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -20,8 +20,9 @@ pub(super) struct Bulk {
 
 impl Bulk {
     /// Waits until the bus is there and opens a connection beside the client's own.
-    pub(super) async fn open(core: &Arc<Core>) -> Result<Self> {
-        let link = core.link().await?;
+    pub(super) async fn open(core: &Arc<Core>, idle: Duration) -> Result<Self> {
+        let link = tokio::time::timeout(idle, core.link()).await;
+        let link = link.map_err(|_| core.down().unwrap_or_else(|| Error::timeout("streams.connect", idle)))??;
         let end = CancellationToken::new();
         let channel = core.bulk_channel(end.clone()).await?;
         Ok(Self { channel, link, _end: end.drop_guard() })

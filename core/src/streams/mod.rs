@@ -20,7 +20,7 @@ pub use self::{
 use crate::{client::Handle, convert, error::Result, retry::Safety};
 
 /// How long a transfer may go without a byte before it is given up. It can be resumed.
-pub const IDLE_TIMEOUT: Duration = Duration::from_mins(5);
+pub(crate) const IDLE_TIMEOUT: Duration = Duration::from_mins(5);
 
 /// Uploads and downloads of a client's tenant. Made by [`Client::streams`](crate::Client::streams).
 ///

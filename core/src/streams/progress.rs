@@ -12,6 +12,8 @@ pub struct Progress {
     pub done_bytes: u64,
     /// Size of the whole, where it is known.
     pub total_bytes: Option<u64>,
+    /// Bytes that this process has sent or received, those that were sent again included.
+    pub moved_bytes: u64,
     /// Bytes in a second, over the last few seconds; 0 at first.
     pub bytes_per_second: f64,
     /// What is left at this rate; `None` while nobody knows.
@@ -26,6 +28,7 @@ pub(super) struct Meter {
     tell: Option<ProgressFn>,
     total: Option<u64>,
     done: u64,
+    moved: u64,
     rate: f64,
     since: Instant,
     since_bytes: u64,
@@ -38,7 +41,7 @@ const SPAN: Duration = Duration::from_millis(200);
 
 impl Meter {
     pub(super) fn new(tell: Option<ProgressFn>, total: Option<u64>) -> Self {
-        Self { tell, total, done: 0, rate: 0.0, since: Instant::now(), since_bytes: 0 }
+        Self { tell, total, done: 0, moved: 0, rate: 0.0, since: Instant::now(), since_bytes: 0 }
     }
 
     /// What was there before counts as done and not as speed.
@@ -49,6 +52,11 @@ impl Meter {
 
     pub(super) fn total(&mut self, total: u64) {
         self.total = Some(total);
+    }
+
+    /// Bytes went over the wire.
+    pub(super) fn moved(&mut self, bytes: u64) {
+        self.moved += bytes;
     }
 
     pub(super) fn done(&self) -> u64 {
@@ -71,7 +79,13 @@ impl Meter {
         let Some(tell) = &self.tell else { return };
         let left = self.total.map(|total| total.saturating_sub(self.done));
         let time_left = left.filter(|_| self.rate >= 1.0).map(|left| Duration::from_secs_f64(left as f64 / self.rate));
-        tell(Progress { done_bytes: self.done, total_bytes: self.total, bytes_per_second: self.rate, time_left });
+        tell(Progress {
+            done_bytes: self.done,
+            total_bytes: self.total,
+            moved_bytes: self.moved,
+            bytes_per_second: self.rate,
+            time_left,
+        });
     }
 }
 

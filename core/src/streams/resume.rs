@@ -29,6 +29,8 @@ pub(super) struct UploadToken {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct DownloadToken {
     pub(super) version: u32,
+    /// How it was asked for, when by its key.
+    pub(super) key: String,
     pub(super) context_id: String,
     pub(super) rev: u64,
     pub(super) size: u64,
@@ -50,8 +52,8 @@ impl UploadToken {
 }
 
 impl DownloadToken {
-    pub(super) fn new(context_id: String, rev: u64, size: u64, sha256: String) -> Self {
-        Self { version: VERSION, context_id, rev, size, sha256 }
+    pub(super) fn new(key: String, context_id: String, rev: u64, size: u64, sha256: String) -> Self {
+        Self { version: VERSION, key, context_id, rev, size, sha256 }
     }
 }
 
