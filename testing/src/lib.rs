@@ -15,11 +15,11 @@
 //! let planner = bus.client("planner").connect().await?;
 //! planner.messages().send("worker", "count me").await?;
 //! let message = inbox.next().await.ok_or("the inbox ended")??;
-//! message.nack(Some(Duration::from_secs(60)), "busy")?;
+//! assert_eq!(message.attempt(), 1);
 //!
-//! // A minute later, now:
-//! # while planner.messages().status(message.id()).await?.subscriptions.iter().any(|s| s.state == acb_sdk::DeliveryState::Leased) {}
-//! bus.advance(Duration::from_secs(60))?;
+//! // Nobody settles it: its lease ends after 30 s, and a second later it is tried again. Both are now.
+//! bus.advance(Duration::from_secs(30))?;
+//! bus.advance(Duration::from_secs(1))?;
 //! let again = inbox.next().await.ok_or("the inbox ended")??;
 //! assert_eq!(again.attempt(), 2);
 //! # Ok(())
@@ -48,6 +48,9 @@ mod cable;
 mod error;
 mod network;
 mod run;
+
+#[doc(hidden)]
+pub use acb_server::in_process::RouteLayer;
 
 #[doc(hidden)]
 pub use self::bus::Wrapping;

@@ -160,6 +160,145 @@ pub struct RotateSigningKeyResponse {
     #[prost(string, tag = "1")]
     pub key_id: ::prost::alloc::string::String,
 }
+/// Group is a named set of agents that admins keep.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Group {
+    /// `[a-z0-9][a-z0-9._-]{0,127}`.
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// For people; at most 1,024 bytes.
+    #[prost(string, tag = "2")]
+    pub description: ::prost::alloc::string::String,
+    /// How many agents are in it.
+    #[prost(uint32, tag = "3")]
+    pub members: u32,
+    /// In milliseconds since 1970.
+    #[prost(uint64, tag = "4")]
+    pub created_at_ms: u64,
+    /// Agent that made it.
+    #[prost(string, tag = "5")]
+    pub created_by: ::prost::alloc::string::String,
+    /// Tenant revision of its last change.
+    #[prost(uint64, tag = "6")]
+    pub revision: u64,
+}
+/// CreateGroupRequest asks for a group.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct CreateGroupRequest {
+    /// Its name.
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// For people; at most 1,024 bytes.
+    #[prost(string, tag = "2")]
+    pub description: ::prost::alloc::string::String,
+}
+/// CreateGroupResponse shows it.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct CreateGroupResponse {
+    /// As it is.
+    #[prost(message, optional, tag = "1")]
+    pub group: ::core::option::Option<Group>,
+    /// Whether it was there before.
+    #[prost(bool, tag = "2")]
+    pub existed: bool,
+}
+/// DeleteGroupRequest names a group.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct DeleteGroupRequest {
+    /// Its name.
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+}
+/// DeleteGroupResponse says that it ended.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct DeleteGroupResponse {}
+/// ListGroupsRequest asks for a page.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ListGroupsRequest {
+    /// 1 to 500; 50 by default.
+    #[prost(uint32, tag = "1")]
+    pub page_size: u32,
+    /// From the page before; opaque.
+    #[prost(string, tag = "2")]
+    pub page_token: ::prost::alloc::string::String,
+}
+/// ListGroupsResponse is a page.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ListGroupsResponse {
+    /// By name.
+    #[prost(message, repeated, tag = "1")]
+    pub groups: ::prost::alloc::vec::Vec<Group>,
+    /// Empty on the last page.
+    #[prost(string, tag = "2")]
+    pub next_page_token: ::prost::alloc::string::String,
+}
+/// AddGroupMembersRequest names agents.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct AddGroupMembersRequest {
+    /// The group.
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// Agents; they need not be registered. At most 500.
+    #[prost(string, repeated, tag = "2")]
+    pub agent_ids: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+/// AddGroupMembersResponse shows the group.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct AddGroupMembersResponse {
+    /// As it is now.
+    #[prost(message, optional, tag = "1")]
+    pub group: ::core::option::Option<Group>,
+}
+/// RemoveGroupMembersRequest names agents.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RemoveGroupMembersRequest {
+    /// The group.
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// Agents; at most 500.
+    #[prost(string, repeated, tag = "2")]
+    pub agent_ids: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+/// RemoveGroupMembersResponse shows the group.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RemoveGroupMembersResponse {
+    /// As it is now.
+    #[prost(message, optional, tag = "1")]
+    pub group: ::core::option::Option<Group>,
+}
+/// GroupMember is an agent in a group.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct GroupMember {
+    /// Its id.
+    #[prost(string, tag = "1")]
+    pub agent_id: ::prost::alloc::string::String,
+    /// Since when, in milliseconds since 1970.
+    #[prost(uint64, tag = "2")]
+    pub since_ms: u64,
+}
+/// ListGroupMembersRequest asks for a page.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ListGroupMembersRequest {
+    /// The group.
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// 1 to 500; 50 by default.
+    #[prost(uint32, tag = "2")]
+    pub page_size: u32,
+    /// From the page before; opaque.
+    #[prost(string, tag = "3")]
+    pub page_token: ::prost::alloc::string::String,
+}
+/// ListGroupMembersResponse is a page.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ListGroupMembersResponse {
+    /// By agent id.
+    #[prost(message, repeated, tag = "1")]
+    pub members: ::prost::alloc::vec::Vec<GroupMember>,
+    /// Empty on the last page.
+    #[prost(string, tag = "2")]
+    pub next_page_token: ::prost::alloc::string::String,
+}
 /// Generated client implementations.
 pub mod admin_service_client {
     #![allow(
@@ -416,6 +555,166 @@ pub mod admin_service_client {
                 .insert(GrpcMethod::new("acb.v1.AdminService", "RotateSigningKey"));
             self.inner.unary(req, path, codec).await
         }
+        /// CreateGroup makes a group in the caller's tenant. Again with the same description answers with the one that is there.
+        /// Groups are what contexts of the scope `group` are for; the groups that an agent names in its registration are its own
+        /// words and open nothing.
+        ///
+        /// Errors: `group_exists` for another description, `group_limit` at 1,000 groups of a tenant, `invalid_name`.
+        pub async fn create_group(
+            &mut self,
+            request: impl tonic::IntoRequest<super::CreateGroupRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::CreateGroupResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/acb.v1.AdminService/CreateGroup",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("acb.v1.AdminService", "CreateGroup"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// DeleteGroup ends a group and takes everybody out of it. Contexts keep its name; a group made anew under that name
+        /// sees them again. Deleting what is absent succeeds.
+        pub async fn delete_group(
+            &mut self,
+            request: impl tonic::IntoRequest<super::DeleteGroupRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::DeleteGroupResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/acb.v1.AdminService/DeleteGroup",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("acb.v1.AdminService", "DeleteGroup"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// ListGroups shows the tenant's groups, by name, in pages.
+        pub async fn list_groups(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ListGroupsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListGroupsResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/acb.v1.AdminService/ListGroups",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("acb.v1.AdminService", "ListGroups"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// AddGroupMembers puts agents into a group, all or none of them. Who is in it stays. Watches of contexts learn of it.
+        ///
+        /// Errors: `group_not_found`, `group_limit` at 10,000 agents of a group and at 256 groups of an agent, `field_too_large`
+        /// above 500 agents in one call.
+        pub async fn add_group_members(
+            &mut self,
+            request: impl tonic::IntoRequest<super::AddGroupMembersRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::AddGroupMembersResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/acb.v1.AdminService/AddGroupMembers",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("acb.v1.AdminService", "AddGroupMembers"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// RemoveGroupMembers takes agents out of a group. Taking out who is not in it succeeds. Watches of contexts learn of it.
+        ///
+        /// Errors: `group_not_found`, `field_too_large` above 500 agents in one call.
+        pub async fn remove_group_members(
+            &mut self,
+            request: impl tonic::IntoRequest<super::RemoveGroupMembersRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::RemoveGroupMembersResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/acb.v1.AdminService/RemoveGroupMembers",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("acb.v1.AdminService", "RemoveGroupMembers"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// ListGroupMembers shows who is in a group, by agent id, in pages. Error: `group_not_found`.
+        pub async fn list_group_members(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ListGroupMembersRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListGroupMembersResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/acb.v1.AdminService/ListGroupMembers",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("acb.v1.AdminService", "ListGroupMembers"));
+            self.inner.unary(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -485,6 +784,64 @@ pub mod admin_service_server {
             request: tonic::Request<super::RotateSigningKeyRequest>,
         ) -> std::result::Result<
             tonic::Response<super::RotateSigningKeyResponse>,
+            tonic::Status,
+        >;
+        /// CreateGroup makes a group in the caller's tenant. Again with the same description answers with the one that is there.
+        /// Groups are what contexts of the scope `group` are for; the groups that an agent names in its registration are its own
+        /// words and open nothing.
+        ///
+        /// Errors: `group_exists` for another description, `group_limit` at 1,000 groups of a tenant, `invalid_name`.
+        async fn create_group(
+            &self,
+            request: tonic::Request<super::CreateGroupRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::CreateGroupResponse>,
+            tonic::Status,
+        >;
+        /// DeleteGroup ends a group and takes everybody out of it. Contexts keep its name; a group made anew under that name
+        /// sees them again. Deleting what is absent succeeds.
+        async fn delete_group(
+            &self,
+            request: tonic::Request<super::DeleteGroupRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::DeleteGroupResponse>,
+            tonic::Status,
+        >;
+        /// ListGroups shows the tenant's groups, by name, in pages.
+        async fn list_groups(
+            &self,
+            request: tonic::Request<super::ListGroupsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListGroupsResponse>,
+            tonic::Status,
+        >;
+        /// AddGroupMembers puts agents into a group, all or none of them. Who is in it stays. Watches of contexts learn of it.
+        ///
+        /// Errors: `group_not_found`, `group_limit` at 10,000 agents of a group and at 256 groups of an agent, `field_too_large`
+        /// above 500 agents in one call.
+        async fn add_group_members(
+            &self,
+            request: tonic::Request<super::AddGroupMembersRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::AddGroupMembersResponse>,
+            tonic::Status,
+        >;
+        /// RemoveGroupMembers takes agents out of a group. Taking out who is not in it succeeds. Watches of contexts learn of it.
+        ///
+        /// Errors: `group_not_found`, `field_too_large` above 500 agents in one call.
+        async fn remove_group_members(
+            &self,
+            request: tonic::Request<super::RemoveGroupMembersRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::RemoveGroupMembersResponse>,
+            tonic::Status,
+        >;
+        /// ListGroupMembers shows who is in a group, by agent id, in pages. Error: `group_not_found`.
+        async fn list_group_members(
+            &self,
+            request: tonic::Request<super::ListGroupMembersRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListGroupMembersResponse>,
             tonic::Status,
         >;
     }
@@ -869,6 +1226,279 @@ pub mod admin_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = RotateSigningKeySvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/acb.v1.AdminService/CreateGroup" => {
+                    #[allow(non_camel_case_types)]
+                    struct CreateGroupSvc<T: AdminService>(pub Arc<T>);
+                    impl<
+                        T: AdminService,
+                    > tonic::server::UnaryService<super::CreateGroupRequest>
+                    for CreateGroupSvc<T> {
+                        type Response = super::CreateGroupResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::CreateGroupRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as AdminService>::create_group(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = CreateGroupSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/acb.v1.AdminService/DeleteGroup" => {
+                    #[allow(non_camel_case_types)]
+                    struct DeleteGroupSvc<T: AdminService>(pub Arc<T>);
+                    impl<
+                        T: AdminService,
+                    > tonic::server::UnaryService<super::DeleteGroupRequest>
+                    for DeleteGroupSvc<T> {
+                        type Response = super::DeleteGroupResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::DeleteGroupRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as AdminService>::delete_group(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = DeleteGroupSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/acb.v1.AdminService/ListGroups" => {
+                    #[allow(non_camel_case_types)]
+                    struct ListGroupsSvc<T: AdminService>(pub Arc<T>);
+                    impl<
+                        T: AdminService,
+                    > tonic::server::UnaryService<super::ListGroupsRequest>
+                    for ListGroupsSvc<T> {
+                        type Response = super::ListGroupsResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ListGroupsRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as AdminService>::list_groups(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ListGroupsSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/acb.v1.AdminService/AddGroupMembers" => {
+                    #[allow(non_camel_case_types)]
+                    struct AddGroupMembersSvc<T: AdminService>(pub Arc<T>);
+                    impl<
+                        T: AdminService,
+                    > tonic::server::UnaryService<super::AddGroupMembersRequest>
+                    for AddGroupMembersSvc<T> {
+                        type Response = super::AddGroupMembersResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::AddGroupMembersRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as AdminService>::add_group_members(&inner, request)
+                                    .await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = AddGroupMembersSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/acb.v1.AdminService/RemoveGroupMembers" => {
+                    #[allow(non_camel_case_types)]
+                    struct RemoveGroupMembersSvc<T: AdminService>(pub Arc<T>);
+                    impl<
+                        T: AdminService,
+                    > tonic::server::UnaryService<super::RemoveGroupMembersRequest>
+                    for RemoveGroupMembersSvc<T> {
+                        type Response = super::RemoveGroupMembersResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::RemoveGroupMembersRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as AdminService>::remove_group_members(&inner, request)
+                                    .await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = RemoveGroupMembersSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/acb.v1.AdminService/ListGroupMembers" => {
+                    #[allow(non_camel_case_types)]
+                    struct ListGroupMembersSvc<T: AdminService>(pub Arc<T>);
+                    impl<
+                        T: AdminService,
+                    > tonic::server::UnaryService<super::ListGroupMembersRequest>
+                    for ListGroupMembersSvc<T> {
+                        type Response = super::ListGroupMembersResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ListGroupMembersRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as AdminService>::list_group_members(&inner, request)
+                                    .await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ListGroupMembersSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
@@ -2684,8 +3314,8 @@ pub struct UpdateContextRequest {
     /// Overwrites whatever is there. Audited.
     #[prost(bool, tag = "6")]
     pub force: bool,
-    /// The caller's key against doubles; at most 128 bytes. The key of a context's last update is kept with it: a repeat
-    /// gets the first answer with `duplicate` set.
+    /// The caller's key against doubles; at most 128 bytes. It is kept with the revision that it made, for as long as that
+    /// is (64): a repeat by the same agent gets the first answer with `duplicate` set.
     #[prost(string, tag = "7")]
     pub idempotency_key: ::prost::alloc::string::String,
 }
@@ -3054,7 +3684,9 @@ pub mod context_service_client {
         /// same content answers with the one that is there. Needs the role agent-producer.
         ///
         /// Errors: `context_exists` for an id or key that is taken, `context_too_large` above 1,048,576 bytes (stream it
-        /// instead), `invalid_name`, `invalid_version`, `storage_full`.
+        /// instead), `group_not_found` for a group that is not there, `context_limit` at 1,000,000 contexts of a tenant,
+        /// `missing_field` for a scope without the groups or shares that it needs, `invalid_name`, `invalid_version`,
+        /// `storage_full`.
         pub async fn create_context(
             &mut self,
             request: impl tonic::IntoRequest<super::CreateContextRequest>,
@@ -3081,7 +3713,8 @@ pub mod context_service_client {
         }
         /// GetContext shows one, by id or by key, as it is or as it was at a revision. Safe to repeat.
         ///
-        /// Errors: `context_not_found`, `revision_gap` when that revision is no longer kept.
+        /// Errors: `context_not_found`, `revision_gap` with the detail `oldest_rev` when that revision is no longer kept. What a
+        /// context was is shown to those who see it now and might see it then.
         pub async fn get_context(
             &mut self,
             request: impl tonic::IntoRequest<super::GetContextRequest>,
@@ -3111,7 +3744,8 @@ pub mod context_service_client {
         /// `idempotency_key`. Needs write access and the role agent-producer.
         ///
         /// Errors: `context_not_found`, `permission_denied`, `revision_conflict` with the detail `rev`, `missing_field` with
-        /// neither `if_rev` nor `force`, `context_too_large`, `invalid_version` for one that is not above the present one.
+        /// neither `if_rev` nor `force`, `context_too_large`, `invalid_version` for one that is not above the present one,
+        /// `idempotency_conflict` for a key that was used for something else, `group_not_found`.
         pub async fn update_context(
             &mut self,
             request: impl tonic::IntoRequest<super::UpdateContextRequest>,
@@ -3246,8 +3880,11 @@ pub mod context_service_client {
         /// revisions, without a hole. Resumes from the last `revision` that came. Ends with `token_expired` when the token
         /// does: open it anew from there.
         ///
+        /// Coming into a group and leaving it is a change: what it lets the caller see is `CREATED` or `DELETED` then.
+        ///
         /// Errors: `revision_gap` with the detail `oldest_rev` when changes after `after_rev` are no longer kept, `slow_down`
-        /// when the watcher falls behind further than the server keeps for it.
+        /// when the watcher falls behind further than the server keeps for it, `too_many_streams` above 64 watches of an agent,
+        /// `going_away` when the server drains.
         pub async fn watch(
             &mut self,
             request: impl tonic::IntoRequest<super::WatchRequest>,
@@ -3291,7 +3928,9 @@ pub mod context_service_server {
         /// same content answers with the one that is there. Needs the role agent-producer.
         ///
         /// Errors: `context_exists` for an id or key that is taken, `context_too_large` above 1,048,576 bytes (stream it
-        /// instead), `invalid_name`, `invalid_version`, `storage_full`.
+        /// instead), `group_not_found` for a group that is not there, `context_limit` at 1,000,000 contexts of a tenant,
+        /// `missing_field` for a scope without the groups or shares that it needs, `invalid_name`, `invalid_version`,
+        /// `storage_full`.
         async fn create_context(
             &self,
             request: tonic::Request<super::CreateContextRequest>,
@@ -3301,7 +3940,8 @@ pub mod context_service_server {
         >;
         /// GetContext shows one, by id or by key, as it is or as it was at a revision. Safe to repeat.
         ///
-        /// Errors: `context_not_found`, `revision_gap` when that revision is no longer kept.
+        /// Errors: `context_not_found`, `revision_gap` with the detail `oldest_rev` when that revision is no longer kept. What a
+        /// context was is shown to those who see it now and might see it then.
         async fn get_context(
             &self,
             request: tonic::Request<super::GetContextRequest>,
@@ -3314,7 +3954,8 @@ pub mod context_service_server {
         /// `idempotency_key`. Needs write access and the role agent-producer.
         ///
         /// Errors: `context_not_found`, `permission_denied`, `revision_conflict` with the detail `rev`, `missing_field` with
-        /// neither `if_rev` nor `force`, `context_too_large`, `invalid_version` for one that is not above the present one.
+        /// neither `if_rev` nor `force`, `context_too_large`, `invalid_version` for one that is not above the present one,
+        /// `idempotency_conflict` for a key that was used for something else, `group_not_found`.
         async fn update_context(
             &self,
             request: tonic::Request<super::UpdateContextRequest>,
@@ -3370,8 +4011,11 @@ pub mod context_service_server {
         /// revisions, without a hole. Resumes from the last `revision` that came. Ends with `token_expired` when the token
         /// does: open it anew from there.
         ///
+        /// Coming into a group and leaving it is a change: what it lets the caller see is `CREATED` or `DELETED` then.
+        ///
         /// Errors: `revision_gap` with the detail `oldest_rev` when changes after `after_rev` are no longer kept, `slow_down`
-        /// when the watcher falls behind further than the server keeps for it.
+        /// when the watcher falls behind further than the server keeps for it, `too_many_streams` above 64 watches of an agent,
+        /// `going_away` when the server drains.
         async fn watch(
             &self,
             request: tonic::Request<super::WatchRequest>,

@@ -5,6 +5,7 @@ pub mod app;
 pub mod args;
 pub mod auth;
 pub mod boot;
+pub mod changes;
 mod check;
 pub mod config;
 pub mod delivery;

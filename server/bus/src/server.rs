@@ -18,13 +18,14 @@ use crate::{
     api::{admin, grpc, router},
     app::{App, AppConfig, AppDeps, page::PageKey},
     auth::{Authenticator, FamilyId, Mode, authenticator::TENANT_DEFAULT, keyring, revocation::Revocations},
+    changes::Changes,
     config::Config,
     delivery::{Delivery, DeliveryConfig, DeliveryDeps},
     edge::{Edge, EdgeDeps, limits::EdgeLimits, tls},
     error::AppError,
     presence::Presence,
     shutdown::{Clean, Phases},
-    tasks::{Tasks, sweep, uploads},
+    tasks::{Tasks, contexts::Reconciler, sweep, uploads},
     telemetry::Metrics,
 };
 
@@ -204,6 +205,8 @@ impl ServerBuilder {
         self.remember(&presence, &revocations).await?;
         let auth =
             Arc::new(Authenticator::new(self.mode, Arc::clone(&self.clock), Arc::new(identity.keyring), revocations));
+        let drain = CancellationToken::new();
+        let expiry = Arc::new(tokio::sync::Notify::new());
         let app = Arc::new(App::new(AppDeps {
             metadata: Arc::clone(&self.stores.metadata),
             blobs: Arc::clone(&self.stores.blobs),
@@ -216,12 +219,14 @@ impl ServerBuilder {
             config: self.app_config(),
             page_key: identity.page_key,
             node: identity.node,
+            changes: Arc::new(Changes::new(Arc::clone(&self.stores.metadata))),
+            expiry: Arc::clone(&expiry),
+            drain: drain.clone(),
             blocking: tokio::runtime::Handle::current(),
         })?);
         let admin_key = self.admin_key(&app).await?;
-        let drain = CancellationToken::new();
         let readiness = router::Readiness::default();
-        let (services, health) = grpc::routes(&app, &tasks, &drain)?;
+        let (services, health) = grpc::routes(&app, &tasks)?;
         let hot = hot_routes(&delivery, &auth, &presence, &self.clock, &metrics, &drain);
         let admin = admin::AdminDeps {
             readiness: readiness.clone(),
@@ -243,6 +248,7 @@ impl ServerBuilder {
             delivery,
             app,
             metadata: self.stores.metadata,
+            expiry,
             clock: self.clock,
             config: self.config,
             stop_accepting: CancellationToken::new(),
@@ -355,6 +361,7 @@ pub(crate) struct Inside {
     delivery: Arc<Delivery>,
     app: Arc<App>,
     metadata: Arc<dyn MetadataStore>,
+    expiry: Arc<tokio::sync::Notify>,
     clock: Arc<dyn Clock>,
     config: Config,
 }
@@ -377,6 +384,13 @@ impl Inside {
     /// Says that it serves. Answers with the admin key, if one was made, and with what stops it.
     pub(crate) async fn serve(self, edge: Edge) -> (Option<String>, Phases) {
         self.tasks.spawn("uploads", uploads::run(self.app));
+        let reconciler = Reconciler {
+            metadata: Arc::clone(&self.metadata),
+            clock: Arc::clone(&self.clock),
+            metrics: Arc::clone(&self.admin.metrics),
+            wake: self.expiry,
+        };
+        self.tasks.spawn("contexts", reconciler.run());
         self.tasks.spawn("sweep", sweep::run(Arc::clone(&self.metadata), self.clock));
         self.health.set(true).await;
         self.admin.readiness.set(true);

@@ -78,26 +78,12 @@ impl Stage {
         Ok(())
     }
 
-    /// Runs a scenario in these tenants at once.
+    /// Plays a scenario in these tenants at once, and puts the bus as the next one wants to find it.
     ///
     /// # Errors
-    /// What was not as the scenario says: step, expectation and result, with the end of the server's log.
+    /// As [`Self::play`].
     pub async fn run(&mut self, scenario: &Scenario, kind: &Arc<dyn Kind>, tenants: &[String]) -> Result<()> {
-        let mut worlds = Vec::new();
-        for tenant in tenants {
-            worlds.push(World::new(scenario, Arc::clone(kind), tenant, self).await?);
-        }
-        let mut outcome = Ok(());
-        for (at, step) in scenario.steps.iter().enumerate() {
-            outcome = self.step(step, &mut worlds).await;
-            if let Err(error) = &mut outcome {
-                let text = format!("{} with {}, step {} {}", scenario.name, kind.name(), at + 1, step.text);
-                *error = anyhow!("{text}\n  {error:#}\n{}", self.bus.log_tail());
-                break;
-            }
-        }
-        drop(worlds);
-        outcome?;
+        self.play(scenario, kind, tenants).await?;
         if !self.running {
             self.act(ServerAct::Start).await?;
         }
@@ -106,6 +92,24 @@ impl Stage {
         }
         for tenant in tenants {
             self.sweep(tenant).await.with_context(|| format!("sweeping up after {}", scenario.name))?;
+        }
+        Ok(())
+    }
+
+    /// Plays a scenario in these tenants at once.
+    ///
+    /// # Errors
+    /// What was not as the scenario says: step, expectation and result, with the end of the server's log.
+    pub async fn play(&mut self, scenario: &Scenario, kind: &Arc<dyn Kind>, tenants: &[String]) -> Result<()> {
+        let mut worlds = Vec::new();
+        for tenant in tenants {
+            worlds.push(World::new(scenario, Arc::clone(kind), tenant, self).await?);
+        }
+        for (at, step) in scenario.steps.iter().enumerate() {
+            if let Err(error) = self.step(step, &mut worlds).await {
+                let text = format!("{} with {}, step {} {}", scenario.name, kind.name(), at + 1, step.text);
+                return Err(anyhow!("{text}\n  {error:#}\n{}", self.bus.log_tail()));
+            }
         }
         Ok(())
     }

@@ -5,15 +5,15 @@ use std::sync::Arc;
 use acb_ports::{
     StoreError,
     blob_store::BlobReader,
-    metadata::{ContentPlace, ContextRow},
+    metadata::{ContentPlace, ContextRow, Payloads},
 };
-use acb_types::{ContextId, ContextKey, ErrorCode, Sha256Digest};
+use acb_types::{ErrorCode, Sha256Digest};
 use bytes::Bytes;
 use futures_core::Stream;
 use futures_util::{StreamExt as _, stream};
 use sha2::{Digest as _, Sha256};
 
-use super::{App, OpContext};
+use super::{App, OpContext, context::ContextRef};
 use crate::error::AppError;
 
 /// Size of a piece.
@@ -21,20 +21,11 @@ pub const PIECE_BYTES: usize = 1024 * 1024;
 /// Pieces that are read ahead of what the connection takes.
 const PIECES_AHEAD: usize = 2;
 
-/// Names a context.
-#[derive(Clone, Debug)]
-pub enum Named {
-    /// By its id.
-    Id(ContextId),
-    /// By its key.
-    Key(ContextKey),
-}
-
 /// Asks for a content.
 #[derive(Clone, Debug)]
 pub struct Wanted {
     /// Of which context.
-    pub context: Named,
+    pub context: ContextRef,
     /// As it was at this revision; `None` is now.
     pub at_rev: Option<u64>,
     /// First byte.
@@ -79,7 +70,7 @@ impl App {
     /// `context_not_found`, also where the caller may not see it; `revision_gap`; `invalid_argument` for a range outside the
     /// content; `data_damaged` when its bytes are gone.
     pub async fn download_open(self: &Arc<Self>, ctx: &OpContext, wanted: Wanted) -> Result<Download, AppError> {
-        let row = self.download_context(ctx, &wanted).await?;
+        let row = self.context_get(ctx, &wanted.context, wanted.at_rev, Payloads::LeaveOut).await?.row;
         let size = row.content.size;
         let left = size.checked_sub(wanted.offset);
         let length = match (left, wanted.length) {
@@ -100,29 +91,6 @@ impl App {
             ContentPlace::Unread => return Err(AppError::internal("a payload that was asked for was left out")),
         };
         Ok(Download { row, length, offset: wanted.offset, source, app: Arc::clone(self) })
-    }
-
-    async fn download_context(&self, ctx: &OpContext, wanted: &Wanted) -> Result<ContextRow, AppError> {
-        let tenant = &ctx.principal().tenant;
-        let metadata = &self.deps.metadata;
-        let (id, name) = match &wanted.context {
-            Named::Id(id) => (Some(*id), id.to_string()),
-            Named::Key(key) => (metadata.context_find(tenant, key, wanted.at_rev).await?, key.to_string()),
-        };
-        let absent = || AppError::new(ErrorCode::ContextNotFound, format!("no context {name}"));
-        let id = id.ok_or_else(absent)?;
-        let row = match wanted.at_rev {
-            None => metadata.context_get(tenant, &id).await?.filter(|row| row.is_there(self.now())),
-            Some(rev) => metadata.context_get_at(tenant, &id, rev).await?.filter(|row| !row.is_marker()),
-        };
-        let row = row.ok_or_else(absent)?;
-        // Who may see it is what its row says, at that revision; a context that has changed hands since is its present
-        // readers' alone.
-        let present = metadata.context_get(tenant, &id).await?.filter(|row| row.is_there(self.now()));
-        for seen in [Some(&row), present.as_ref()].into_iter().flatten() {
-            self.upload_relation(ctx, seen).await?.ok_or_else(absent)?;
-        }
-        Ok(row)
     }
 }
 

@@ -108,6 +108,12 @@ verbs! {
     RevokeEnrolmentKey "/acb.v1.AdminService/RevokeEnrolmentKey" ADMIN;
     SetAgentSecret "/acb.v1.AdminService/SetAgentSecret" ADMIN;
     RotateSigningKey "/acb.v1.AdminService/RotateSigningKey" ADMIN;
+    CreateGroup "/acb.v1.AdminService/CreateGroup" ADMIN;
+    DeleteGroup "/acb.v1.AdminService/DeleteGroup" ADMIN;
+    ListGroups "/acb.v1.AdminService/ListGroups" ADMIN;
+    AddGroupMembers "/acb.v1.AdminService/AddGroupMembers" ADMIN;
+    RemoveGroupMembers "/acb.v1.AdminService/RemoveGroupMembers" ADMIN;
+    ListGroupMembers "/acb.v1.AdminService/ListGroupMembers" ADMIN;
 
     // Standard services. The contract that reflection shows is public, as the OpenAPI page is.
     HealthCheck "/grpc.health.v1.Health/Check" Access::Public;

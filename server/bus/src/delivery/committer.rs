@@ -45,6 +45,11 @@ impl Committer {
         self.more.notify_one();
     }
 
+    /// Forgets who waits for it. For after its end.
+    pub(super) fn forget(&self) {
+        self.ready.lock().clear();
+    }
+
     fn run(&self) {
         loop {
             let partition = {

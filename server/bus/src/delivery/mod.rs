@@ -510,14 +510,23 @@ impl Delivery {
                 tracing::error!(partition = %partition.id(), "not closed cleanly: {error}");
             }
         }
-        self.tenants.write().clear();
+        self.let_go();
     }
 
     /// Ends the threads and lets go of every log as it is, as the end of the process does. Blocks as [`Self::close`].
     pub fn abandon(&self) {
         self.end_threads();
+        self.let_go();
+    }
+
+    /// Forgets the partitions, in the queues too that nobody works off any more: partitions hold these queues, so whatever
+    /// stayed in one would keep all of them for ever.
+    fn let_go(&self) {
         self.partitions.write().clear();
         self.tenants.write().clear();
+        self.ticker.forget();
+        self.committer.forget();
+        self.deaths.forget();
     }
 
     fn end_threads(&self) {

@@ -7,11 +7,11 @@ use acb_types::{ErrorCode, limits};
 
 use crate::error::AppError;
 
-fn short(field: &'static str, text: &str) -> Result<(), AppError> {
+pub(super) fn short(field: &'static str, text: &str) -> Result<(), AppError> {
     at_most(field, text.len(), limits::SHORT_TEXT_BYTES_MAX)
 }
 
-fn at_most(field: &'static str, actual: usize, limit: usize) -> Result<(), AppError> {
+pub(super) fn at_most(field: &'static str, actual: usize, limit: usize) -> Result<(), AppError> {
     if actual > limit { Err(AppError::too_large(field, actual, limit)) } else { Ok(()) }
 }
 
@@ -56,7 +56,7 @@ fn check_capabilities(capabilities: &[AgentCapability]) -> Result<(), AppError> 
     Ok(())
 }
 
-fn check_metadata(metadata: &BTreeMap<String, String>) -> Result<(), AppError> {
+pub(super) fn check_metadata(metadata: &BTreeMap<String, String>) -> Result<(), AppError> {
     at_most("metadata", metadata.len(), limits::METADATA_MAX)?;
     let bytes: usize = metadata.iter().map(|(k, v)| k.len() + v.len()).sum();
     at_most("metadata", bytes, limits::METADATA_BYTES_MAX)?;

@@ -1,5 +1,6 @@
 //! Pure rules: no async, no clock, no I/O.
 
 pub mod agent;
+pub mod context;
 pub mod presence;
 pub mod subscription;

@@ -99,6 +99,18 @@ pub struct TenantMetrics {
     pub heartbeats: Counter,
     /// Agents that are online; set at each scrape.
     pub active_agents: Gauge,
+    /// Reads of one context.
+    pub context_reads: Counter,
+    /// Contexts made, changed or deleted.
+    pub context_writes: Counter,
+    /// Writes refused because somebody was faster.
+    pub context_conflicts: Counter,
+    /// Contexts whose time was over.
+    pub context_expiries: Counter,
+    /// Watches that are open.
+    pub watches: Gauge,
+    /// Events sent to watches.
+    pub watch_events: Counter,
 }
 
 /// Longest single poll of a serving thread since the last scrape.
@@ -164,6 +176,12 @@ pub struct Metrics {
     discoveries: Family<TenantLabels, Counter>,
     heartbeats: Family<TenantLabels, Counter>,
     active_agents: Family<TenantLabels, Gauge>,
+    context_reads: Family<TenantLabels, Counter>,
+    context_writes: Family<TenantLabels, Counter>,
+    context_conflicts: Family<TenantLabels, Counter>,
+    context_expiries: Family<TenantLabels, Counter>,
+    watches: Family<TenantLabels, Gauge>,
+    watch_events: Family<TenantLabels, Counter>,
     messages_in: Family<PartitionLabels, Counter>,
     duplicates: Family<PartitionLabels, Counter>,
     refused: Family<PartitionLabels, Counter>,
@@ -220,6 +238,12 @@ impl Metrics {
             discoveries: registered(&mut r, &m::DISCOVERIES),
             heartbeats: registered(&mut r, &m::HEARTBEATS),
             active_agents: registered(&mut r, &m::ACTIVE_AGENTS),
+            context_reads: registered(&mut r, &m::CONTEXT_READS),
+            context_writes: registered(&mut r, &m::CONTEXT_WRITES),
+            context_conflicts: registered(&mut r, &m::CONTEXT_CONFLICTS),
+            context_expiries: registered(&mut r, &m::CONTEXT_EXPIRIES),
+            watches: registered(&mut r, &m::WATCHES),
+            watch_events: registered(&mut r, &m::WATCH_EVENTS),
             messages_in: registered(&mut r, &m::MESSAGES_IN),
             duplicates: registered(&mut r, &m::DUPLICATES),
             refused: registered(&mut r, &m::REFUSED),
@@ -265,6 +289,12 @@ impl Metrics {
             discoveries: self.discoveries.get_or_create_owned(&l),
             heartbeats: self.heartbeats.get_or_create_owned(&l),
             active_agents: self.active_agents.get_or_create_owned(&l),
+            context_reads: self.context_reads.get_or_create_owned(&l),
+            context_writes: self.context_writes.get_or_create_owned(&l),
+            context_conflicts: self.context_conflicts.get_or_create_owned(&l),
+            context_expiries: self.context_expiries.get_or_create_owned(&l),
+            watches: self.watches.get_or_create_owned(&l),
+            watch_events: self.watch_events.get_or_create_owned(&l),
         }
     }
 

@@ -1,6 +1,9 @@
 //! Messages in: subscriptions, credit, settlements.
 
-use std::{collections::BTreeMap, time::Instant};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
 
 use acb_proto::v1;
 use acb_sdk::{Message, Subscription};
@@ -15,6 +18,9 @@ use crate::{
 
 /// The consumer that steps mean when they name none.
 const MAIN: &str = "main";
+
+/// Long enough for the client's own tasks to hand on what has arrived.
+const MOMENT: Duration = Duration::from_millis(10);
 
 /// An open subscription and what came of it.
 #[derive(Debug)]
@@ -119,13 +125,15 @@ impl CoreDriver {
         let client = self.client().await?;
         client.health().await?;
         client.health().await?;
-        match self.named(args)?.subscription.try_next() {
-            None => Ok(Value::Null),
-            Some(Ok(message)) => {
+        // What has arrived still has to go from the connection's task to the subscription.
+        match tokio::time::timeout(MOMENT, self.named(args)?.subscription.next()).await {
+            Err(_) => Ok(Value::Null),
+            Ok(None) => Err(Failure::own("ended", "the subscription is over")),
+            Ok(Some(Ok(message))) => {
                 let shown = shape_message(&message, &self.place)?;
                 Err(Failure::own("unexpected_message", shown.to_string()))
             }
-            Some(Err(error)) => Err(error.into()),
+            Ok(Some(Err(error))) => Err(error.into()),
         }
     }
 

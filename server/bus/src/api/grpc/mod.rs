@@ -6,6 +6,7 @@ mod auth;
 pub mod call;
 pub mod codec;
 mod consume;
+mod context;
 mod dead_letter;
 pub mod hot;
 mod message;
@@ -18,19 +19,19 @@ pub mod untyped;
 use std::sync::Arc;
 
 use acb_proto::v1;
-use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 use tonic_health::{ServingStatus, server::HealthReporter};
 
 use crate::{api::grpc::call::Grpc, app::App, error::AppError, tasks::Tasks};
 
 /// Names of the services that health speaks of, the empty one being the server as a whole.
-const SERVICES: [&str; 8] = [
+const SERVICES: [&str; 9] = [
     "",
     "acb.v1.AgentRegistry",
     "acb.v1.MessageService",
     "acb.v1.SubscriptionService",
     "acb.v1.DeadLetterService",
+    "acb.v1.ContextService",
     "acb.v1.AuthService",
     "acb.v1.AdminService",
     "acb.v1.StreamService",
@@ -54,8 +55,8 @@ impl Health {
 ///
 /// # Errors
 /// `internal` when the contract's descriptor does not parse.
-pub fn routes(app: &Arc<App>, tasks: &Tasks, drain: &CancellationToken) -> Result<(axum::Router, Health), AppError> {
-    let grpc = Grpc::new(Arc::clone(app), tasks.clone(), drain.clone());
+pub fn routes(app: &Arc<App>, tasks: &Tasks) -> Result<(axum::Router, Health), AppError> {
+    let grpc = Grpc::new(Arc::clone(app), tasks.clone());
     let (reporter, health) = tonic_health::server::health_reporter();
     let reflection = || {
         tonic_reflection::server::Builder::configure()
@@ -68,6 +69,7 @@ pub fn routes(app: &Arc<App>, tasks: &Tasks, drain: &CancellationToken) -> Resul
         .add_service(v1::message_service_server::MessageServiceServer::new(grpc.clone()))
         .add_service(v1::subscription_service_server::SubscriptionServiceServer::new(grpc.clone()))
         .add_service(v1::dead_letter_service_server::DeadLetterServiceServer::new(grpc.clone()))
+        .add_service(v1::context_service_server::ContextServiceServer::new(grpc.clone()))
         .add_service(v1::auth_service_server::AuthServiceServer::new(grpc.clone()))
         .add_service(v1::admin_service_server::AdminServiceServer::new(grpc.clone()))
         .add_service(

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use acb_ports::{
     blob_store::BlobPin,
     metadata::{
-        Completing, ContentPlace, ContextChange, ContextContent, ContextRelation, ContextRow, ContextWrite, NewContext,
-        UploadRow, UploadTarget, Viewer, WriteCondition,
+        Completing, ContentPlace, ContextChange, ContextContent, ContextRow, ContextWrite, NewContext,
+        UploadRow, UploadTarget, WriteCondition,
     },
 };
 use acb_types::{ContextId, ErrorCode, ErrorKind, Sha256Digest, StreamId, limits, stream::StreamState};
@@ -15,6 +15,7 @@ use sha2::{Digest as _, Sha256};
 use super::{News, UploadSession, open::lost, session::ended_early};
 use crate::{
     app::{App, OpContext},
+    domain::context::{self as domain, ContextVerb},
     error::AppError,
 };
 
@@ -40,6 +41,7 @@ impl UploadSession {
         let (content, pin) = self.content(total_bytes, sha256).await?;
         match self.app.upload_context(&self.ctx, &self.row, content).await {
             Ok(row) => {
+                self.app.context_written(&self.ctx, &row);
                 // The row names the blob: now it needs no pin. What is left of a small upload is dropped.
                 drop(pin);
                 self.app.deps.blobs.stage_drop(&tenant, &self.row.id).await?;
@@ -190,39 +192,17 @@ impl App {
         change: &ContextChange,
         if_rev: Option<u64>,
     ) -> Result<ContextRow, AppError> {
-        let p = ctx.principal();
-        let absent = || AppError::new(ErrorCode::ContextNotFound, format!("no context {id}"));
-        let row = self.deps.metadata.context_get(&p.tenant, id).await?.filter(|row| row.is_there(self.now()));
-        let row = row.ok_or_else(absent)?;
-        let relation = self.upload_relation(ctx, &row).await?.ok_or_else(absent)?;
-        let may_write = match relation {
-            ContextRelation::Owner => true,
-            ContextRelation::Writer => !change.is_of_access(),
-            _ => false,
-        };
-        if !may_write {
-            return Err(AppError::new(ErrorCode::PermissionDenied, format!("context {id} is not yours to write so")));
+        let row = self.context_for(ctx, id, ContextVerb::Update).await?;
+        if change.is_of_access() {
+            self.permit(ctx, &row, ContextVerb::Share).await?;
         }
+        // Said of the context as it would be: what is given and what stays must go together.
+        domain::check_spec(&change.applied_to(&row.spec)?)?;
         if if_rev.is_some_and(|rev| rev != row.rev) {
             let message = format!("context {id} is at revision {}", row.rev);
             return Err(AppError::new(ErrorCode::RevisionConflict, message).detail("rev", row.rev.to_string()));
         }
         Ok(row)
-    }
-
-    /// What the caller is to a context; `None` when it may not see it.
-    pub(in crate::app) async fn upload_relation(
-        &self,
-        ctx: &OpContext,
-        row: &ContextRow,
-    ) -> Result<Option<ContextRelation>, AppError> {
-        let p = ctx.principal();
-        let groups = self.deps.metadata.memberships(&p.tenant, &p.agent, None).await?.groups;
-        let relation = row.relation(&Viewer { agent: p.agent.clone(), groups });
-        let sees = relation != ContextRelation::Stranger
-            || row.spec.scope == acb_ports::metadata::ContextScope::Public
-            || p.roles.has(crate::auth::Role::Admin);
-        Ok(sees.then_some(relation))
     }
 
     /// Digest of a context's content, if the caller may read that now.
@@ -233,7 +213,11 @@ impl App {
     ) -> Result<Option<Sha256Digest>, AppError> {
         let row = self.deps.metadata.context_get(&ctx.principal().tenant, id).await?;
         let Some(row) = row.filter(|row| row.is_there(self.now())) else { return Ok(None) };
-        Ok(self.upload_relation(ctx, &row).await?.map(|_| row.content.sha256))
+        match self.permit(ctx, &row, ContextVerb::Read).await {
+            Ok(()) => Ok(Some(row.content.sha256)),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     /// The context that a complete upload became, as it was then.

@@ -14,6 +14,7 @@ use acb_types::{
 use super::{Opened, Opening, UploadSession, expired, not_found};
 use crate::{
     app::{App, OpContext},
+    domain::context::check_spec,
     error::AppError,
 };
 
@@ -92,6 +93,7 @@ impl App {
         let tenant = &ctx.principal().tenant;
         match target {
             UploadTarget::Create { spec } => {
+                check_spec(spec)?;
                 let taken = |what: String| AppError::new(ErrorCode::ContextExists, format!("{what} is taken"));
                 if let Some(key) = &spec.key
                     && let Some(holder) = self.deps.metadata.context_find(tenant, key, None).await?

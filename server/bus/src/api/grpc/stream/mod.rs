@@ -11,9 +11,10 @@ use futures_core::Stream;
 use futures_util::{StreamExt as _, stream};
 use tonic::{Request, Response, Status, Streaming};
 
-use self::convert::{context_out, progress_out, stream_id_in, wanted_in};
+use self::convert::{progress_out, stream_id_in, wanted_in};
 use super::{
     call::{Grpc, refusal},
+    context::context_out,
     status,
 };
 use crate::{app::download::Piece, auth::Verb, error::AppError};
@@ -49,7 +50,7 @@ impl v1::stream_service_server::StreamService for Grpc {
         let request_id = ctx.request_id();
         let opened = async { self.app().download_open(&ctx, wanted_in(request.get_ref())?).await }.await;
         let download = opened.map_err(|error| refusal(self.app(), VERB, &error, request_id))?;
-        let first = v1::ReceiveOpened { context: Some(context_out(&download.row)), length_bytes: download.length };
+        let first = v1::ReceiveOpened { context: Some(context_out(download.row.clone(), None)), length_bytes: download.length };
         let last = v1::ReceiveCompleted { length_bytes: download.length };
         let (app, session) = (self.app().clone(), ctx.session.clone());
         let pieces = download.pieces().map(move |piece| {

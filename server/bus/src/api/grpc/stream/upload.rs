@@ -9,11 +9,11 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Status, Streaming};
 
 use super::{
-    convert::{context_out, opening_in, progress_out, sha256_in},
+    convert::{opening_in, progress_out, sha256_in},
     error_out,
 };
 use crate::{
-    api::grpc::{call::refusal, hot::going_away, untyped},
+    api::grpc::{call::refusal, context::context_out, hot::going_away, untyped},
     app::{
         App, OpContext,
         upload::{Chunk, News, Opened, UploadSession, window_bytes},
@@ -182,7 +182,7 @@ impl UploadStream {
     }
 
     async fn completed(&self, context: &acb_ports::metadata::ContextRow) -> Result<(), Ended> {
-        let completed = Some(v1::StreamCompleted { context: Some(context_out(context)) });
+        let completed = Some(v1::StreamCompleted { context: Some(context_out(context.clone(), None)) });
         self.send(v1::StreamContextResponse { completed, ..Default::default() }).await
     }
 
