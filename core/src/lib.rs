@@ -48,10 +48,12 @@ mod auth;
 mod client;
 mod connection;
 mod consume;
+mod contexts;
 mod convert;
 mod credentials;
 mod dead_letters;
 mod error;
+mod groups;
 mod health;
 mod idempotency;
 mod message;
@@ -60,6 +62,7 @@ pub mod options;
 mod pages;
 mod publish;
 pub mod retry;
+mod streams;
 mod subscribe;
 mod subscriptions;
 mod tasks;
@@ -68,7 +71,7 @@ pub mod transport;
 mod within;
 
 pub use acb_types::{
-    Attributes, ClassId, Durability, Envelope, MessageId, MessageKind, Priority, Timestamp,
+    Attributes, ClassId, Durability, Envelope, MessageId, MessageKind, Priority, Sha256Digest, StreamId, Timestamp,
     batch::{DeadLetterPolicy, StartAt},
     limits,
 };
@@ -80,9 +83,14 @@ pub use crate::{
     auth::Auth,
     client::Client,
     connection::{Event, Events},
+    contexts::{
+        Context, ContextAccess, ContextEvent, ContextPage, ContextScope, ContextWatch, Contexts, DeleteBuilder,
+        GetBuilder, ListBuilder, ShareBuilder, SharedContext, UpdateContextBuilder, UpdatedContext, WatchBuilder,
+    },
     credentials::{Credentials, Identity, Tokens},
     dead_letters::{DeadLetter, DeadLetters},
     error::{Error, ErrorCode, ErrorKind, Result, Retry},
+    groups::{Group, GroupMember},
     health::Health,
     idempotency::IdempotencyKey,
     message::{KeptLease, Message},
@@ -94,6 +102,7 @@ pub use crate::{
     pages::{Page, Pages},
     publish::{Published, Receipt},
     retry::RetryPolicy,
+    streams::{DownloadBuilder, Downloaded, Progress, ProgressFn, Streams, UploadBuilder, UploadStatus, Uploaded},
     subscribe::{Gap, SubscribeBuilder, Subscription},
     subscriptions::{CreatedSubscription, SpecParts, SubscriptionInfo, SubscriptionSpec, Subscriptions},
     transport::{Dialer, Endpoint, TcpDialer, tls::TlsOptions},
