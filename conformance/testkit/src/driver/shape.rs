@@ -21,9 +21,45 @@ pub fn agent(agent: &v1::Agent) -> Value {
         "id": spec.id, "type": spec.r#type, "name": spec.name, "description": spec.description,
         "version": spec.version, "location": spec.location, "endpoint": spec.endpoint, "groups": spec.groups,
         "metadata": spec.metadata, "capabilities": spec.capabilities.iter().map(capability).collect::<Vec<_>>(),
+        "presence": presence(agent), "activity": activity(agent), "activity_until_ms": agent.activity_until_ms,
         "incarnation": agent.incarnation, "status": status, "registered_at_ms": agent.registered_at_ms,
         "updated_at_ms": agent.updated_at_ms, "last_seen_at_ms": agent.last_seen_at_ms, "revision": agent.revision,
     })
+}
+
+fn presence(agent: &v1::Agent) -> &'static str {
+    match agent.presence() {
+        v1::AgentPresence::Active => "active",
+        v1::AgentPresence::Suspect => "suspect",
+        v1::AgentPresence::Offline => "offline",
+        v1::AgentPresence::Unknown => "unknown",
+        v1::AgentPresence::Expired => "expired",
+        v1::AgentPresence::Unspecified => "unspecified",
+    }
+}
+
+fn activity(agent: &v1::Agent) -> &'static str {
+    match agent.activity() {
+        v1::AgentActivity::Unspecified => "",
+        v1::AgentActivity::Idle => "idle",
+        v1::AgentActivity::Busy => "busy",
+        v1::AgentActivity::Waiting => "waiting",
+        v1::AgentActivity::Blocked => "blocked",
+    }
+}
+
+/// An event of a watch of agents.
+pub fn agent_event(event: &v1::AgentEvent) -> Value {
+    let of = event.agent.clone().unwrap_or_default();
+    let (kind, mut shown) = match event.kind() {
+        v1::AgentEventKind::State => ("state", agent(&of)),
+        v1::AgentEventKind::Changed => ("changed", agent(&of)),
+        v1::AgentEventKind::Presence => ("presence", agent(&of)),
+        v1::AgentEventKind::Left => ("left", json!({ "id": of.spec.unwrap_or_default().id })),
+        v1::AgentEventKind::Unspecified => ("unspecified", Value::Object(serde_json::Map::new())),
+    };
+    shown["kind"] = kind.into();
+    shown
 }
 
 /// A page of agents.

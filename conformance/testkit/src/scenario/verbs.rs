@@ -64,6 +64,18 @@ pub const VERBS: &[Verb] = &[
     verb("update_agent", AGENT, "Changes the agent. Gives it."),
     verb("unregister", &["id", "keep_inbox"], "Takes the agent off the bus."),
     verb("heartbeat", &["id", "incarnation"], "Says that the agent is alive. Gives `next_within_ms`."),
+    verb("set_activity", &["activity", "ttl"], "Says what the agent is doing, for a span."),
+    verb(
+        "watch_agents",
+        &["id", "type", "location", "capabilities_all", "after", "session"],
+        "Opens a watch of agents: with the state first, or `after` a revision.",
+    ),
+    verb(
+        "agent_events",
+        &["count", "session"],
+        "Waits for so many events of the watch. Gives `events`, each with `kind`, `id` and the agent's fields, and the `revision` reached.",
+    ),
+    verb("no_agent_events", &["session"], "The watch has nothing more to say."),
     verb(
         "discover",
         &[

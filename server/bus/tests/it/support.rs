@@ -304,7 +304,7 @@ impl Client {
     }
 
     pub(crate) async fn heartbeat(&self, id: &str, incarnation: u64) -> Result<(), Failure> {
-        let request = v1::HeartbeatRequest { agent_id: id.to_owned(), incarnation };
+        let request = v1::HeartbeatRequest { agent_id: id.to_owned(), incarnation, ..Default::default() };
         told(self.agents().heartbeat(request).await).map(|_| ())
     }
 

@@ -5,6 +5,7 @@ mod consume;
 mod identity;
 mod messages;
 mod registry;
+mod watching;
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -34,6 +35,7 @@ impl Kind for Core {
             pending: HashMap::new(),
             last_request: String::new(),
             probe: None,
+            watches: HashMap::new(),
         })
     }
 }
@@ -55,6 +57,7 @@ struct CoreDriver {
     sessions: HashMap<String, Session>,
     pending: HashMap<String, Pending>,
     last_request: String,
+    watches: HashMap<String, acb_sdk::AgentWatch>,
     /// Looks at the server beside the client, to know when it has taken something.
     probe: Option<RawClient>,
 }
@@ -95,6 +98,7 @@ impl CoreDriver {
     async fn hang_up(&mut self) {
         self.sessions.clear();
         self.pending.clear();
+        self.watches.clear();
         if let Some(client) = self.client.take() {
             client.close().await;
         }
@@ -121,6 +125,10 @@ impl Driver for CoreDriver {
             "update_agent" => self.update_agent(args).await,
             "unregister" => self.unregister(args).await,
             "heartbeat" => self.heartbeat().await,
+            "set_activity" => self.set_activity(args).await,
+            "watch_agents" => self.watch_agents(args).await,
+            "agent_events" => self.agent_events(args).await,
+            "no_agent_events" => self.no_agent_events(args).await,
             "discover" => self.discover(args).await,
             "create_subscription" => self.create_subscription(args).await,
             "get_subscription" => self.get_subscription(args).await,

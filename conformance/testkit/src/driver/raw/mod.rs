@@ -5,6 +5,7 @@ mod consume;
 mod identity;
 mod messages;
 mod registry;
+mod watching;
 
 use std::collections::HashMap;
 
@@ -50,6 +51,7 @@ pub(crate) struct RawDriver {
     frames: HashMap<(String, u32), PublishSession>,
     pending: HashMap<String, Pending>,
     last_request: String,
+    watches: HashMap<String, watching::Watch>,
     /// Replies that came before they were asked for, by correlation id.
     replies: HashMap<String, Delivered>,
 }
@@ -71,6 +73,7 @@ impl RawDriver {
             pending: HashMap::new(),
             last_request: String::new(),
             replies: HashMap::new(),
+            watches: HashMap::new(),
         }
     }
 
@@ -89,6 +92,7 @@ impl RawDriver {
         self.client = None;
         self.publisher = None;
         self.frames.clear();
+        self.watches.clear();
         for session in self.sessions.values_mut() {
             session.lost();
         }
@@ -129,6 +133,10 @@ impl RawDriver {
             "update_agent" => self.update_agent(args).await,
             "unregister" => self.unregister(args).await,
             "heartbeat" => self.heartbeat(args).await,
+            "set_activity" => self.set_activity(args).await,
+            "watch_agents" => self.watch_agents(args).await,
+            "agent_events" => self.agent_events(args).await,
+            "no_agent_events" => self.no_agent_events(args).await,
             "discover" => self.discover(args).await,
             "create_subscription" => self.create_subscription(args).await,
             "get_subscription" => self.get_subscription(args).await,
