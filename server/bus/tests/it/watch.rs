@@ -338,7 +338,7 @@ async fn an_agent_has_64_watches_and_a_drained_server_ends_them() {
     drop(open);
     let (ended, clean) = tokio::join!(last.frame(), server.stop_gently());
     assert_eq!(ended.unwrap_err().code(), ErrorCode::GoingAway);
-    drop(clean);
+    let _ = clean;
 }
 
 #[tokio::test]
