@@ -8,5 +8,6 @@
 )]
 
 mod demo;
+mod guides;
 mod nouns;
 mod samples;
