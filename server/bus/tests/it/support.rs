@@ -6,8 +6,9 @@ use crate::held_log::{HeldLog, Hold};
 use acb_ports::ManualClock;
 use acb_proto::v1::{
     self, admin_service_client::AdminServiceClient, agent_registry_client::AgentRegistryClient,
-    auth_service_client::AuthServiceClient, dead_letter_service_client::DeadLetterServiceClient,
-    message_service_client::MessageServiceClient, stream_service_client::StreamServiceClient,
+    auth_service_client::AuthServiceClient, context_service_client::ContextServiceClient,
+    dead_letter_service_client::DeadLetterServiceClient, message_service_client::MessageServiceClient,
+    stream_service_client::StreamServiceClient,
     subscription_service_client::SubscriptionServiceClient,
 };
 use acb_server::{
@@ -255,6 +256,10 @@ impl Client {
 
     pub(crate) fn dead_letters(&self) -> DeadLetterServiceClient<Bound> {
         DeadLetterServiceClient::new(self.bound())
+    }
+
+    pub(crate) fn contexts(&self) -> ContextServiceClient<Bound> {
+        ContextServiceClient::new(self.bound())
     }
 
     pub(crate) fn streams(&self) -> StreamServiceClient<Bound> {
