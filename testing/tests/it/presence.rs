@@ -30,6 +30,8 @@ async fn a_thousand_agents_that_die_at_once_are_told_once_each() {
         let client = line.client(&id).connect().await.unwrap();
         client.agents().register(&id).await.unwrap();
         let inbox = client.inbox().await.unwrap();
+        // A second stream: an agent is gone when its last one is.
+        client.messages().publish("alive.now", id).confirm().await.unwrap();
         clients.push((client, inbox));
     }
     let watcher = bus.client("watcher").connect().await.unwrap();
