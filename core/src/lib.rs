@@ -81,7 +81,10 @@ pub use bytes::Bytes;
 pub use crate::{
     admin::{Admin, CreatedKey, EnrolmentKey, KeySpec, Tenant},
     agent_watch::{AgentEvent, AgentWatch, AgentWatchBuilder},
-    agents::{Agent, AgentActivity, AgentCapability, AgentPresence, AgentSpec, AgentStatus, Agents, DiscoverBuilder, RegisterBuilder, UpdateBuilder},
+    agents::{
+        Agent, AgentActivity, AgentCapability, AgentPresence, AgentSpec, AgentStatus, Agents, DiscoverBuilder,
+        RegisterBuilder, UpdateBuilder,
+    },
     auth::Auth,
     client::Client,
     connection::{Event, Events},

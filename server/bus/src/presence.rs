@@ -285,9 +285,8 @@ impl Presence {
     pub fn watch(&self, tenant: &TenantId) -> broadcast::Receiver<PresenceChange> {
         let mut watched = self.watched.write();
         watched.retain(|_, sender| sender.receiver_count() > 0);
-        let sender = watched
-            .entry(tenant.clone())
-            .or_insert_with(|| broadcast::Sender::new(limits::PRESENCE_CHANGES_WAITING));
+        let sender =
+            watched.entry(tenant.clone()).or_insert_with(|| broadcast::Sender::new(limits::PRESENCE_CHANGES_WAITING));
         sender.subscribe()
     }
 

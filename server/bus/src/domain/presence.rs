@@ -83,7 +83,7 @@ pub fn presence(heard: Heard) -> (AgentPresence, Option<Duration>) {
     ];
     for (bound, presence) in bounds {
         if let Some(bound) = bound.filter(|bound| ago <= *bound) {
-            return (presence, Some(bound - ago + Duration::from_millis(1)));
+            return (presence, Some(bound.saturating_sub(ago) + Duration::from_millis(1)));
         }
     }
     (AgentPresence::Expired, None)
