@@ -6,9 +6,9 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::command::{
     admin::AdminCommand, agents::AgentsCommand, bench::BenchArgs, completions::CompletionsArgs,
-    dead_letters::DeadLettersCommand, download::DownloadArgs, login::LoginArgs, profiles::ProfilesCommand, publish::PublishArgs,
-    reply::ReplyArgs, request::RequestArgs, send::SendArgs, status::StatusArgs, subscribe::SubscribeArgs,
-    subscriptions::SubscriptionsCommand, upload::UploadArgs,
+    dead_letters::DeadLettersCommand, download::DownloadArgs, login::LoginArgs, profiles::ProfilesCommand,
+    publish::PublishArgs, reply::ReplyArgs, request::RequestArgs, send::SendArgs, status::StatusArgs,
+    subscribe::SubscribeArgs, subscriptions::SubscriptionsCommand, upload::UploadArgs,
 };
 
 const AFTER: &str = "\
