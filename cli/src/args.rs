@@ -6,10 +6,10 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::command::{
     admin::AdminCommand, agents::AgentsCommand, bench::BenchArgs, completions::CompletionsArgs,
-    contexts::ContextsCommand, groups::GroupsCommand,
-    dead_letters::DeadLettersCommand, download::DownloadArgs, login::LoginArgs, profiles::ProfilesCommand, publish::PublishArgs,
-    reply::ReplyArgs, request::RequestArgs, send::SendArgs, status::StatusArgs, subscribe::SubscribeArgs,
-    subscriptions::SubscriptionsCommand, upload::UploadArgs,
+    contexts::ContextsCommand, dead_letters::DeadLettersCommand, download::DownloadArgs, groups::GroupsCommand,
+    login::LoginArgs, profiles::ProfilesCommand, publish::PublishArgs, reply::ReplyArgs, request::RequestArgs,
+    send::SendArgs, status::StatusArgs, subscribe::SubscribeArgs, subscriptions::SubscriptionsCommand,
+    upload::UploadArgs,
 };
 
 const AFTER: &str = "\

@@ -92,7 +92,7 @@ pub(crate) struct GetArgs {
     /// As it was at this revision.
     #[arg(long, value_name = "REVISION")]
     at_rev: Option<u64>,
-    /// Prints the payload alone, byte for byte.
+    /// Prints the payload alone, with a line's end.
     #[arg(long, conflicts_with = "json")]
     raw: bool,
 }
@@ -369,11 +369,8 @@ fn to_text(one: &Shared) -> String {
         ("changed", when(one.updated_at)),
         ("changed by", one.updated_by.clone()),
     ]);
-    let payload = if one.streamed {
-        format!("<{}: `acb download` it>", bytes(one.size))
-    } else {
-        text_or_size(&one.payload)
-    };
+    let payload =
+        if one.streamed { format!("<{}: `acb download` it>", bytes(one.size)) } else { text_or_size(&one.payload) };
     format!("{facts}\n{payload}")
 }
 

@@ -88,11 +88,8 @@ pub(crate) struct UploadArgs {
 pub(crate) async fn run(args: UploadArgs, context: &Context) -> Result {
     let (target, client) = context.connect_to(Use::Long).await?;
     let is_stdin = args.file == Path::new("-");
-    let mut upload = if is_stdin {
-        client.streams().upload(tokio::io::stdin())
-    } else {
-        client.streams().upload_path(&args.file)
-    };
+    let mut upload =
+        if is_stdin { client.streams().upload(tokio::io::stdin()) } else { client.streams().upload_path(&args.file) };
     if !is_stdin && !args.no_resume {
         upload = upload.resume_file(resume_file(&args, &target.url, client.agent_id().as_deref()));
     }

@@ -7,7 +7,7 @@ async fn a_context_is_put_got_changed_listed_and_removed() {
     assert_eq!(said, "plans/alpha is version 0.1.0 at revision 1\n");
     let got = bus.json("contexts get plans/alpha").await;
     assert_eq!((&got["payload"], &got["type"], &got["scope"]), (&"step1".into(), &"plan".into(), &"public".into()));
-    assert_eq!(bus.ok("contexts get plans/alpha --raw").await, "step1");
+    assert_eq!(bus.ok("contexts get plans/alpha --raw").await, "step1\n");
     let written = bus.json("contexts put plans/alpha step2 --if-rev 1").await;
     assert_eq!((&written["rev"], &written["version"]), (&2.into(), &"0.1.1".into()));
     // Somebody was faster: a conflict, with its own exit code.
@@ -34,7 +34,8 @@ async fn a_watch_shows_what_is_there_and_then_each_change() {
     let mut watch = bus.acb("--json contexts watch plans/ -n 4").start().await;
     let state = watch.line().await;
     assert!(state.contains("\"event\":\"is\"") && state.contains("plans/a"), "{state}");
-    for command in ["contexts put notes/a 2", "contexts put plans/a 2", "contexts put plans/b 1", "contexts rm plans/a"] {
+    for command in ["contexts put notes/a 2", "contexts put plans/a 2", "contexts put plans/b 1", "contexts rm plans/a"]
+    {
         bus.ok(command).await;
     }
     for (event, key) in [("updated", "plans/a"), ("created", "plans/b"), ("deleted", "plans/a")] {
@@ -57,7 +58,7 @@ async fn groups_are_made_filled_and_ended() {
     bus.acb("contexts put k x --group red").fails(3).await;
     bus.ok("contexts put k x --group blue").await;
     bus.acb("--agent w1 contexts get k").fails(3).await;
-    assert_eq!(bus.acb("--agent w2 contexts get k --raw").ok().await, "x");
+    assert_eq!(bus.acb("--agent w2 contexts get k --raw").ok().await, "x\n");
     assert_eq!(bus.ok("groups rm blue").await, "blue is gone\n");
     assert_eq!(bus.ok("groups ls").await, "no groups\n");
 }

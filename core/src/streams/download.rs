@@ -70,7 +70,10 @@ pub struct DownloadBuilder {
 
 impl std::fmt::Debug for DownloadBuilder {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("DownloadBuilder").field("context_id", &self.context_id).field("key", &self.key).finish_non_exhaustive()
+        f.debug_struct("DownloadBuilder")
+            .field("context_id", &self.context_id)
+            .field("key", &self.key)
+            .finish_non_exhaustive()
     }
 }
 
@@ -138,7 +141,9 @@ impl DownloadBuilder {
             outcome
         };
         let (downloaded, written) = tokio::join!(read, write);
-        let fail = |e: io::Error| Error::new(ErrorCode::InvalidArgument, OPERATION, format!("the writer failed: {e}")).with_source(e);
+        let fail = |e: io::Error| {
+            Error::new(ErrorCode::InvalidArgument, OPERATION, format!("the writer failed: {e}")).with_source(e)
+        };
         // What the writer says is why the reading ended.
         written.map_err(fail)?;
         downloaded
@@ -196,7 +201,10 @@ impl DownloadBuilder {
                 Ok(downloaded)
             }
             Err(error) => {
-                if matches!(error.code(), ErrorCode::DigestMismatch | ErrorCode::RevisionGap | ErrorCode::ContextNotFound) {
+                if matches!(
+                    error.code(),
+                    ErrorCode::DigestMismatch | ErrorCode::RevisionGap | ErrorCode::ContextNotFound
+                ) {
                     // What is there is of no use to anybody.
                     resume::remove(&part);
                     resume::remove(&token_path);
@@ -248,7 +256,10 @@ fn beside(path: &Path, word: &str) -> PathBuf {
     name.into()
 }
 
-async fn block<T: Send + 'static>(path: &Path, work: impl FnOnce(&Path) -> io::Result<T> + Send + 'static) -> Result<T> {
+async fn block<T: Send + 'static>(
+    path: &Path,
+    work: impl FnOnce(&Path) -> io::Result<T> + Send + 'static,
+) -> Result<T> {
     let owned = path.to_path_buf();
     let done = tokio::task::spawn_blocking(move || work(&owned)).await;
     done.map_err(|e| Error::new(ErrorCode::Internal, OPERATION, e.to_string()))?.map_err(|e| local(OPERATION, path, e))
@@ -328,13 +339,7 @@ impl Transfer {
         }
     }
 
-    async fn turn(
-        &mut self,
-        core: &Arc<Core>,
-        bulk: &Bulk,
-        idle: Duration,
-        give: &mpsc::Sender<Bytes>,
-    ) -> Result<()> {
+    async fn turn(&mut self, core: &Arc<Core>, bulk: &Bulk, idle: Duration, give: &mpsc::Sender<Bytes>) -> Result<()> {
         let mut client = convert::bulk_client(bulk.channel.clone(), core.origin().clone());
         let length = if self.range.end == u64::MAX { 0 } else { self.range.end.saturating_sub(self.range.start) };
         let mut request = tonic::Request::new(v1::ReceiveContextRequest {

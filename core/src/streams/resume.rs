@@ -88,5 +88,7 @@ pub(super) fn local(operation: &'static str, path: &Path, e: io::Error) -> Error
         _ => ErrorCode::InvalidArgument,
     };
     // What is wrong on this side is not mended by trying again.
-    Error::new(code, operation, format!("{}: {e}", path.display())).with_source(e).with_retry(crate::error::Retry::Never)
+    Error::new(code, operation, format!("{}: {e}", path.display()))
+        .with_source(e)
+        .with_retry(crate::error::Retry::Never)
 }

@@ -116,7 +116,9 @@ async fn read_stream(
     chunk_bytes: usize,
     give: &mpsc::Sender<Result<Item>>,
 ) -> Result<()> {
-    let fail = |e: io::Error| Error::new(ErrorCode::InvalidArgument, OPERATION, format!("the reader failed: {e}")).with_source(e);
+    let fail = |e: io::Error| {
+        Error::new(ErrorCode::InvalidArgument, OPERATION, format!("the reader failed: {e}")).with_source(e)
+    };
     let mut whole = Sha256::new();
     let mut total = 0;
     for index in 0.. {

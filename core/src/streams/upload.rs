@@ -450,11 +450,7 @@ impl Transfer {
     }
 
     /// Takes the server's word for what is there, and starts the source with the first connection.
-    fn begin(
-        &mut self,
-        core: &Core,
-        opened: v1::StreamOpened,
-    ) -> Result<Turn> {
+    fn begin(&mut self, core: &Core, opened: v1::StreamOpened) -> Result<Turn> {
         let progress = opened.progress.unwrap_or_default();
         if progress.chunk_bytes != 0 && progress.chunk_bytes != self.chunking.chunk_bytes {
             let text = format!("the upload was begun with chunks of {} bytes", progress.chunk_bytes);

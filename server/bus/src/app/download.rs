@@ -77,7 +77,11 @@ impl App {
             (Some(left), None) => left,
             (Some(left), Some(length)) if length <= left => length,
             _ => {
-                let message = format!("of {} bytes from {} lies outside the {size} bytes", wanted.length.unwrap_or(0), wanted.offset);
+                let message = format!(
+                    "of {} bytes from {} lies outside the {size} bytes",
+                    wanted.length.unwrap_or(0),
+                    wanted.offset
+                );
                 return Err(AppError::invalid("range", message).detail("size_bytes", size.to_string()));
             }
         };
@@ -85,7 +89,8 @@ impl App {
             ContentPlace::Inline(bytes) => Source::Row(bytes.clone()),
             ContentPlace::Blob => {
                 let tenant = &ctx.principal().tenant;
-                let gone = || AppError::of(ErrorCode::DataDamaged).private(format!("blob {} is gone", row.content.sha256));
+                let gone =
+                    || AppError::of(ErrorCode::DataDamaged).private(format!("blob {} is gone", row.content.sha256));
                 Source::Blob(self.deps.blobs.open(tenant, &row.content.sha256).await?.ok_or_else(gone)?)
             }
             ContentPlace::Unread => return Err(AppError::internal("a payload that was asked for was left out")),

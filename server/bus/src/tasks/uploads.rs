@@ -39,7 +39,9 @@ pub async fn run(app: Arc<App>) {
         match once(&app).await {
             Ok(swept) if swept != Swept::default() => tracing::info!(?swept, "uploads and blobs swept"),
             Ok(_) => {}
-            Err(error) => tracing::warn!(report = error.report(), "sweep of uploads failed, will be tried again: {error}"),
+            Err(error) => {
+                tracing::warn!(report = error.report(), "sweep of uploads failed, will be tried again: {error}")
+            }
         }
     }
 }

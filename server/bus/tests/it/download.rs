@@ -26,11 +26,16 @@ async fn receive(client: &Client, request: v1::ReceiveContextRequest) -> Result<
         match frame.frame.unwrap() {
             Frame::Opened(opened) => {
                 length = opened.length_bytes;
-                received = Some(Received { context: opened.context.unwrap(), offset: request.offset_bytes, data: vec![] });
+                received =
+                    Some(Received { context: opened.context.unwrap(), offset: request.offset_bytes, data: vec![] });
             }
             Frame::Chunk(chunk) => {
                 let received = received.as_mut().expect("opened comes first");
-                assert_eq!(chunk.offset_bytes, received.offset + received.data.len() as u64, "in order, without a hole");
+                assert_eq!(
+                    chunk.offset_bytes,
+                    received.offset + received.data.len() as u64,
+                    "in order, without a hole"
+                );
                 assert_eq!(chunk.sha256, sha256(&chunk.data));
                 assert!(chunk.data.len() <= 1 << 20);
                 received.data.extend_from_slice(&chunk.data);
@@ -71,7 +76,8 @@ async fn any_range_comes_as_it_was_sent() {
     let got = receive(&client, by_key).await.unwrap();
     assert!((got.data, got.context) == (bytes.clone(), context.clone()));
     let end = bytes.len() as u64;
-    for (offset, length) in [(0, 1), (5, CHUNK as u64 * 9), (1 << 20, 1 << 20), (end - 7, 0), (end, 0), (17, end - 17)] {
+    for (offset, length) in [(0, 1), (5, CHUNK as u64 * 9), (1 << 20, 1 << 20), (end - 7, 0), (end, 0), (17, end - 17)]
+    {
         let request = v1::ReceiveContextRequest { offset_bytes: offset, length_bytes: length, ..wanted(&context.id) };
         let until = if length == 0 { end } else { offset + length };
         let got = receive(&client, request).await.unwrap();
@@ -79,7 +85,11 @@ async fn any_range_comes_as_it_was_sent() {
     }
     for (offset, length) in [(end + 1, 0), (0, end + 1), (end, 1), (u64::MAX, 1), (1, u64::MAX)] {
         let request = v1::ReceiveContextRequest { offset_bytes: offset, length_bytes: length, ..wanted(&context.id) };
-        assert_eq!(receive(&client, request).await.unwrap_err().code(), ErrorCode::InvalidArgument, "{length} from {offset}");
+        assert_eq!(
+            receive(&client, request).await.unwrap_err().code(),
+            ErrorCode::InvalidArgument,
+            "{length} from {offset}"
+        );
     }
 }
 
@@ -89,7 +99,8 @@ async fn an_older_revision_is_downloaded_as_it_was() {
     let client = server.dev("default", "planner");
     let (one, two) = (content(1, 2 * CHUNK), content(2, CHUNK));
     let first = upload(&client, opening(1, one.len()), &one).await.unwrap();
-    let update = v1::StreamOpen { context_id: first.id.clone(), if_rev: first.rev, spec: None, ..opening(2, two.len()) };
+    let update =
+        v1::StreamOpen { context_id: first.id.clone(), if_rev: first.rev, spec: None, ..opening(2, two.len()) };
     let second = upload(&client, update, &two).await.unwrap();
     assert!(whole(&client, &first.id).await == two);
     let at = |rev| v1::ReceiveContextRequest { at_rev: rev, ..wanted(&first.id) };
@@ -105,7 +116,11 @@ async fn who_may_not_see_a_context_cannot_tell_it_from_none() {
     let bytes = content(3, CHUNK);
     let share = v1::ContextShare { agent_id: "friend".into(), access: v1::ContextAccess::Read as i32 };
     let open = v1::StreamOpen {
-        spec: Some(v1::ContextSpec { scope: v1::ContextScope::Shared as i32, shares: vec![share], ..Default::default() }),
+        spec: Some(v1::ContextSpec {
+            scope: v1::ContextScope::Shared as i32,
+            shares: vec![share],
+            ..Default::default()
+        }),
         ..opening(1, bytes.len())
     };
     let context = upload(&client, open, &bytes).await.unwrap();

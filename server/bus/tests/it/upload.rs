@@ -72,7 +72,8 @@ impl Upload {
     }
 
     pub(crate) async fn next(&mut self) -> Result<v1::StreamContextResponse, Failure> {
-        let within = tokio::time::timeout(Duration::from_secs(20), self.frames.message()).await.expect("an answer in time");
+        let within =
+            tokio::time::timeout(Duration::from_secs(20), self.frames.message()).await.expect("an answer in time");
         within.map_err(|status| failure(&status)).map(|frame| frame.expect("a frame"))
     }
 
@@ -162,7 +163,10 @@ async fn chunks_in_any_order_become_a_context() {
     let whole = content(1, 5 * CHUNK + 1000);
     let mut upload = Upload::open(&client, opening(1, whole.len())).await.unwrap();
     let opened = upload.opened.progress.clone().unwrap();
-    assert_eq!((opened.state(), opened.chunk_bytes, opened.total_bytes), (v1::StreamState::Open, CHUNK as u32, whole.len() as u64));
+    assert_eq!(
+        (opened.state(), opened.chunk_bytes, opened.total_bytes),
+        (v1::StreamState::Open, CHUNK as u32, whole.len() as u64)
+    );
     assert!(upload.opened.window_bytes >= 4 * CHUNK as u64);
     let chunks: Vec<&[u8]> = whole.chunks(CHUNK).collect();
     for index in [5, 2, 0, 4, 1, 3] {
@@ -179,7 +183,10 @@ async fn chunks_in_any_order_become_a_context() {
     assert_eq!(files(&server, "stage"), [] as [PathBuf; 0], "nothing is left of the upload");
     assert_eq!(files(&server, "blobs").len(), 1);
     let metrics = server.metrics().await;
-    assert!(metrics.contains("acb_uploads_complete_total 1") && metrics.contains("acb_upload_chunks_total 6"), "{metrics}");
+    assert!(
+        metrics.contains("acb_uploads_complete_total 1") && metrics.contains("acb_upload_chunks_total 6"),
+        "{metrics}"
+    );
 }
 
 #[tokio::test]
@@ -319,7 +326,10 @@ async fn an_upload_is_its_owners_alone() {
     let foreign = Upload::open(&stranger, opening(1, whole.len())).await.map(|_| ()).unwrap_err();
     let absent = progress(&stranger, 77).await.unwrap_err();
     let hidden = progress(&stranger, 1).await.unwrap_err();
-    assert_eq!((foreign.code(), absent.code(), hidden.code()), (ErrorCode::StreamNotFound, ErrorCode::StreamNotFound, ErrorCode::StreamNotFound));
+    assert_eq!(
+        (foreign.code(), absent.code(), hidden.code()),
+        (ErrorCode::StreamNotFound, ErrorCode::StreamNotFound, ErrorCode::StreamNotFound)
+    );
     abort(&stranger, 1).await.unwrap();
     upload.chunk(0, &whole).await;
     upload.complete(&whole).await.unwrap();

@@ -20,6 +20,7 @@ const WATCHED_PAYLOAD_MAX: u32 = 4096;
 pub(super) struct Watch {
     wish: v1::WatchRequest,
     live: Option<tonic::Streaming<v1::WatchResponse>>,
+    complete: bool,
     events: std::collections::VecDeque<v1::ContextEvent>,
 }
 
@@ -143,7 +144,8 @@ impl RawDriver {
     }
 
     pub(super) async fn context_history(&mut self, args: &Args) -> Result<Value, Failure> {
-        let request = v1::ListContextHistoryRequest { context_id: args.need("id")?, page_size: 64, ..Default::default() };
+        let request =
+            v1::ListContextHistoryRequest { context_id: args.need("id")?, page_size: 64, ..Default::default() };
         let page = answer(self.client().await?.contexts().list_context_history(request)).await?;
         let revs: Vec<_> = page.revisions.iter().map(|c| c.rev).collect();
         let deleted = page.revisions.first().is_some_and(|c| c.deleted);
@@ -163,11 +165,12 @@ impl RawDriver {
         };
         let name = args.text("session")?.unwrap_or_else(|| MAIN.to_owned());
         let live = open(&self.client().await?, &wish).await?;
-        let resumed = wish.after_rev != 0;
-        self.watches.insert(name.clone(), Watch { wish, live: Some(live), events: std::collections::VecDeque::new() });
+        let complete = wish.after_rev != 0;
+        let events = std::collections::VecDeque::new();
+        self.watches.insert(name.clone(), Watch { wish, live: Some(live), complete, events });
         let mut keys = Vec::new();
         // The state is complete when the frames say so; a resumed watch has none.
-        while !resumed && self.watches.get(&name).is_some_and(|w| w.wish.after_rev == 0) {
+        while self.watches.get(&name).is_some_and(|w| !w.complete) {
             self.watch_frame(&name).await?;
             let watch = self.watches.get_mut(&name).ok_or_else(|| no_watch(&name))?;
             for event in watch.events.drain(..) {
@@ -196,6 +199,7 @@ impl RawDriver {
             let outcome = match outcome {
                 Ok(frame) => {
                     watch.wish.after_rev = watch.wish.after_rev.max(frame.revision);
+                    watch.complete |= frame.state_complete;
                     watch.events.extend(frame.events);
                     Ok(())
                 }
@@ -273,10 +277,7 @@ impl RawDriver {
     }
 }
 
-async fn open(
-    client: &RawClient,
-    wish: &v1::WatchRequest,
-) -> Result<tonic::Streaming<v1::WatchResponse>, Failure> {
+async fn open(client: &RawClient, wish: &v1::WatchRequest) -> Result<tonic::Streaming<v1::WatchResponse>, Failure> {
     answer(client.contexts().watch(wish.clone())).await
 }
 

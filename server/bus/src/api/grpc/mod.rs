@@ -73,7 +73,8 @@ pub fn routes(app: &Arc<App>, tasks: &Tasks) -> Result<(axum::Router, Health), A
         .add_service(v1::auth_service_server::AuthServiceServer::new(grpc.clone()))
         .add_service(v1::admin_service_server::AdminServiceServer::new(grpc.clone()))
         .add_service(
-            v1::stream_service_server::StreamServiceServer::new(grpc).max_decoding_message_size(stream::FRAME_BYTES_MAX),
+            v1::stream_service_server::StreamServiceServer::new(grpc)
+                .max_decoding_message_size(stream::FRAME_BYTES_MAX),
         )
         .add_service(health)
         .add_service(reflection().build_v1().map_err(broken)?)

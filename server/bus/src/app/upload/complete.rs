@@ -5,8 +5,8 @@ use std::sync::Arc;
 use acb_ports::{
     blob_store::BlobPin,
     metadata::{
-        Completing, ContentPlace, ContextChange, ContextContent, ContextRow, ContextWrite, NewContext,
-        UploadRow, UploadTarget, WriteCondition,
+        Completing, ContentPlace, ContextChange, ContextContent, ContextRow, ContextWrite, NewContext, UploadRow,
+        UploadTarget, WriteCondition,
     },
 };
 use acb_types::{ContextId, ErrorCode, ErrorKind, Sha256Digest, StreamId, limits, stream::StreamState};
@@ -92,7 +92,11 @@ impl UploadSession {
     }
 
     /// The content as a row has it: in the row, or a blob that is durable and pinned.
-    async fn content(&mut self, size: u64, sha256: Sha256Digest) -> Result<(ContextContent, Option<BlobPin>), AppError> {
+    async fn content(
+        &mut self,
+        size: u64,
+        sha256: Sha256Digest,
+    ) -> Result<(ContextContent, Option<BlobPin>), AppError> {
         let tenant = &self.ctx.principal().tenant;
         let Some(stage) = self.stage.clone() else {
             // A crash came after the commit: the sweep leaves what a row names that is being completed.

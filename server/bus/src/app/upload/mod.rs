@@ -13,7 +13,9 @@ use std::sync::{
 };
 
 use acb_ports::metadata::{UploadRow, UploadTarget};
-use acb_types::{ContextId, ErrorCode, StreamId, TenantId, limits, stream::ChunkSet, stream::Chunking, stream::StreamState};
+use acb_types::{
+    ContextId, ErrorCode, StreamId, TenantId, limits, stream::ChunkSet, stream::Chunking, stream::StreamState,
+};
 use ahash::AHashMap;
 use parking_lot::Mutex;
 use tokio::sync::{OwnedMutexGuard, OwnedSemaphorePermit, Semaphore};

@@ -92,13 +92,27 @@ struct Written {
 
 /// What a piece of work came to.
 enum Done {
-    Chunk { written: Written, outcome: Result<(), AppError>, whole: Option<Whole> },
+    Chunk {
+        written: Written,
+        outcome: Result<(), AppError>,
+        whole: Option<Whole>,
+    },
     /// A repeat: what is there under its number.
-    Repeat { index: u64, sha256: Sha256Digest, stored: Result<Option<Sha256Digest>, StoreError> },
-    Flushed { chunks: Vec<Written>, outcome: Result<(), AppError> },
+    Repeat {
+        index: u64,
+        sha256: Sha256Digest,
+        stored: Result<Option<Sha256Digest>, StoreError>,
+    },
+    Flushed {
+        chunks: Vec<Written>,
+        outcome: Result<(), AppError>,
+    },
     Hashed(Result<Whole, AppError>),
     /// As a chunk, from another content.
-    Copied { written: Written, outcome: Result<(), AppError> },
+    Copied {
+        written: Written,
+        outcome: Result<(), AppError>,
+    },
     /// Chunks that were offered, and where they can be had.
     Found(Vec<(u64, FoundChunk)>),
 }
@@ -136,7 +150,10 @@ pub struct UploadSession {
 
 impl std::fmt::Debug for UploadSession {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("UploadSession").field("id", &self.row.id).field("session", &self.row.session).finish_non_exhaustive()
+        f.debug_struct("UploadSession")
+            .field("id", &self.row.id)
+            .field("session", &self.row.session)
+            .finish_non_exhaustive()
     }
 }
 

@@ -9,11 +9,7 @@ use acb_types::{
 
 use crate::{
     api::grpc::context,
-    app::{
-        context::ContextRef,
-        download::Wanted,
-        upload::Opening,
-    },
+    app::{context::ContextRef, download::Wanted, upload::Opening},
     error::AppError,
 };
 

@@ -50,7 +50,8 @@ impl v1::stream_service_server::StreamService for Grpc {
         let request_id = ctx.request_id();
         let opened = async { self.app().download_open(&ctx, wanted_in(request.get_ref())?).await }.await;
         let download = opened.map_err(|error| refusal(self.app(), VERB, &error, request_id))?;
-        let first = v1::ReceiveOpened { context: Some(context_out(download.row.clone(), None)), length_bytes: download.length };
+        let first =
+            v1::ReceiveOpened { context: Some(context_out(download.row.clone(), None)), length_bytes: download.length };
         let last = v1::ReceiveCompleted { length_bytes: download.length };
         let (app, session) = (self.app().clone(), ctx.session.clone());
         let pieces = download.pieces().map(move |piece| {
@@ -92,11 +93,7 @@ impl v1::stream_service_server::StreamService for Grpc {
 }
 
 fn piece_out(piece: Piece) -> v1::ReceivedChunk {
-    v1::ReceivedChunk {
-        offset_bytes: piece.offset,
-        sha256: piece.sha256.0.to_vec().into(),
-        data: piece.data,
-    }
+    v1::ReceivedChunk { offset_bytes: piece.offset, sha256: piece.sha256.0.to_vec().into(), data: piece.data }
 }
 
 /// As [`refusal`], for a frame.

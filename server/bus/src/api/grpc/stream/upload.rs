@@ -109,9 +109,8 @@ impl UploadStream {
                 Event::Memory(memory) => {
                     let Some(chunk) = held.take() else { continue };
                     let index = chunk.index;
-                    let taken = sha256_in(&chunk.sha256, "sha256").and_then(|sha256| {
-                        session.chunk(Chunk { index, sha256, data: chunk.data, memory })
-                    });
+                    let taken = sha256_in(&chunk.sha256, "sha256")
+                        .and_then(|sha256| session.chunk(Chunk { index, sha256, data: chunk.data, memory }));
                     if let Err(error) = taken {
                         self.news(News::Rejected(index, error)).await?;
                     }
@@ -121,7 +120,8 @@ impl UploadStream {
                     match frame {
                         Frame::Chunk(chunk) => held = Some(chunk),
                         Frame::Offer(offer) => {
-                            let digests = offer.sha256.iter().map(|d| sha256_in(d, "sha256")).collect::<Result<_, _>>()?;
+                            let digests =
+                                offer.sha256.iter().map(|d| sha256_in(d, "sha256")).collect::<Result<_, _>>()?;
                             session.offer(offer.first_index, digests)?;
                         }
                         Frame::Complete(complete) => {
