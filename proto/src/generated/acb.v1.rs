@@ -3748,9 +3748,13 @@ pub struct WatchResponse {
     /// In order of revisions; the state first, by id.
     #[prost(message, repeated, tag = "1")]
     pub events: ::prost::alloc::vec::Vec<ContextEvent>,
-    /// All changes up to here were sent. 0 until the state is complete: resume from it only when it is set.
+    /// All changes up to here were sent. 0 until the state is complete, and in a tenant where nothing ever changed: resume
+    /// from it only when it is set.
     #[prost(uint64, tag = "2")]
     pub revision: u64,
+    /// Whether the state was sent, all of it; so from the beginning with `after_rev`.
+    #[prost(bool, tag = "3")]
+    pub state_complete: bool,
 }
 /// ContextScope is who may see a context. Admins of the tenant may see all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]

@@ -193,6 +193,33 @@ pub fn dead_letter(d: &v1::DeadLetter, whole: bool, mark: &Mark) -> Result<Value
     }))
 }
 
+/// A context, or its marker.
+///
+/// # Errors
+/// When its payload is another world's.
+pub fn context(c: &v1::Context, mark: &Mark) -> Result<Value, Failure> {
+    let spec = c.spec.clone().unwrap_or_default();
+    let scope = match spec.scope() {
+        v1::ContextScope::Shared => "shared",
+        v1::ContextScope::Group => "group",
+        v1::ContextScope::Public => "public",
+        v1::ContextScope::Private | v1::ContextScope::Unspecified => "private",
+    };
+    let share = |s: &v1::ContextShare| {
+        let access = if s.access() == v1::ContextAccess::Write { "write" } else { "read" };
+        (s.agent_id.clone(), Value::from(access))
+    };
+    let payload = if c.payload.is_empty() { Value::Null } else { mark.open(&c.payload)? };
+    Ok(json!({
+        "id": c.id, "key": spec.key, "type": spec.r#type, "scope": scope, "groups": spec.groups,
+        "shares": Value::Object(spec.shares.iter().map(share).collect()), "content_type": spec.content_type,
+        "description": spec.description, "labels": spec.labels, "metadata": spec.metadata, "version": spec.version,
+        "owner": c.owner, "rev": c.rev, "size_bytes": c.size_bytes, "expires_at_ms": c.expires_at_ms,
+        "created_at_ms": c.created_at_ms, "updated_at_ms": c.updated_at_ms, "updated_by": c.updated_by,
+        "deleted": c.deleted, "payload": payload,
+    }))
+}
+
 /// A pair of tokens.
 pub fn tokens(t: &v1::Tokens) -> Value {
     json!({

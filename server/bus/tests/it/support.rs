@@ -8,8 +8,7 @@ use acb_proto::v1::{
     self, admin_service_client::AdminServiceClient, agent_registry_client::AgentRegistryClient,
     auth_service_client::AuthServiceClient, context_service_client::ContextServiceClient,
     dead_letter_service_client::DeadLetterServiceClient, message_service_client::MessageServiceClient,
-    stream_service_client::StreamServiceClient,
-    subscription_service_client::SubscriptionServiceClient,
+    stream_service_client::StreamServiceClient, subscription_service_client::SubscriptionServiceClient,
 };
 use acb_server::{
     ServerBuilder, ServerHandle, boot,

@@ -2,6 +2,7 @@
 
 mod build;
 mod consume;
+mod contexts;
 mod identity;
 mod messages;
 mod registry;
@@ -12,7 +13,7 @@ use std::collections::HashMap;
 use async_trait::async_trait;
 use serde_json::{Value, json};
 
-use self::{consume::Session, messages::Pending};
+use self::{consume::Session, contexts::Watch, messages::Pending};
 use super::{Args, Driver, Kind, Place, args::BAD_SCENARIO};
 use crate::{
     raw::{Delivered, Failure, Identity, PublishSession, RawClient},
@@ -41,6 +42,7 @@ pub(crate) struct RawDriver {
     client: Option<RawClient>,
     incarnation: u64,
     sessions: HashMap<String, Session>,
+    watches: HashMap<String, Watch>,
     /// Session ids of consumers that are being opened.
     openings: HashMap<String, [u8; 16]>,
     publisher: Option<PublishSession>,
@@ -65,6 +67,7 @@ impl RawDriver {
             client: None,
             incarnation: 0,
             sessions: HashMap::new(),
+            watches: HashMap::new(),
             openings: HashMap::new(),
             publisher: None,
             producer: rand::random(),
@@ -95,6 +98,9 @@ impl RawDriver {
         self.watches.clear();
         for session in self.sessions.values_mut() {
             session.lost();
+        }
+        for watch in self.watches.values_mut() {
+            watch.lost();
         }
     }
 
@@ -142,6 +148,21 @@ impl RawDriver {
             "get_subscription" => self.get_subscription(args).await,
             "list_subscriptions" => self.list_subscriptions(args).await,
             "delete_subscription" => self.delete_subscription(args).await,
+            "share" => self.share(args).await,
+            "get_context" => self.get_context(args).await,
+            "update_context" => self.update_context(args).await,
+            "delete_context" => self.delete_context(args).await,
+            "renew_context" => self.renew_context(args).await,
+            "list_contexts" => self.list_contexts(args).await,
+            "context_history" => self.context_history(args).await,
+            "watch" => self.watch(args).await,
+            "event" => self.event(args).await,
+            "create_group" => self.create_group(args).await,
+            "delete_group" => self.delete_group(args).await,
+            "list_groups" => self.list_groups().await,
+            "add_members" => self.add_members(args).await,
+            "remove_members" => self.remove_members(args).await,
+            "list_members" => self.list_members(args).await,
             "send" => self.send(args).await,
             "publish" => self.publish(args).await,
             "publish_frame" => self.publish_frame(args).await,
@@ -204,6 +225,18 @@ fn is_safe(verb: &str) -> bool {
             | "consume"
             | "connect"
             | "login"
+            | "get_context"
+            | "list_contexts"
+            | "context_history"
+            | "renew_context"
+            | "delete_context"
+            | "create_group"
+            | "delete_group"
+            | "list_groups"
+            | "add_members"
+            | "remove_members"
+            | "list_members"
+            | "watch"
     )
 }
 
