@@ -7,6 +7,7 @@ use crate::{
     agents::Agents,
     auth::Auth,
     connection::{Core, Events},
+    contexts::Contexts,
     credentials::Identity,
     dead_letters::DeadLetters,
     error::{Error, Result},
@@ -111,7 +112,12 @@ impl Client {
         Auth::new(self.core.clone())
     }
 
-    /// Tenants, keys and secrets; for admins.
+    /// Contexts: share, get, update, watch.
+    pub fn contexts(&self) -> Contexts {
+        Contexts::new(self.core.clone())
+    }
+
+    /// Tenants, keys, secrets and groups; for admins.
     pub fn admin(&self) -> Admin {
         Admin::new(self.core.clone())
     }

@@ -48,10 +48,12 @@ mod auth;
 mod client;
 mod connection;
 mod consume;
+mod contexts;
 mod convert;
 mod credentials;
 mod dead_letters;
 mod error;
+mod groups;
 mod health;
 mod idempotency;
 mod message;
@@ -79,9 +81,14 @@ pub use crate::{
     auth::Auth,
     client::Client,
     connection::{Event, Events},
+    contexts::{
+        Context, ContextAccess, ContextEvent, ContextPage, ContextScope, ContextWatch, Contexts, DeleteBuilder,
+        GetBuilder, ListBuilder, ShareBuilder, SharedContext, UpdateContextBuilder, UpdatedContext, WatchBuilder,
+    },
     credentials::{Credentials, Identity, Tokens},
     dead_letters::{DeadLetter, DeadLetters},
     error::{Error, ErrorCode, ErrorKind, Result, Retry},
+    groups::{Group, GroupMember},
     health::Health,
     idempotency::IdempotencyKey,
     message::Message,

@@ -1,10 +1,12 @@
 //! The one room that knows both the wire's types and the crate's own. Nothing of protobuf leaves it by a public
 //! signature, so the contract can grow without breaking anybody.
 
+mod contexts;
 mod error;
 mod hot;
 mod nouns;
 
+pub(crate) use contexts::*;
 pub(crate) use error::*;
 pub(crate) use hot::*;
 pub(crate) use nouns::*;

@@ -27,6 +27,8 @@ use crate::{
 
 /// Hashes of payloads from this size on are made on a blocking thread: a serving thread must not be held.
 const HASH_BLOCKING_FROM: usize = 64 * 1024;
+/// Bytes of a page; clients read answers of 4 MiB.
+const PAGE_BYTES: usize = 1024 * 1024;
 /// How often a forced write looks again when somebody changed in between who may see the context.
 const FORCE_ATTEMPTS: usize = 8;
 
@@ -329,7 +331,7 @@ impl App {
         let at = ListedAt::Now(self.now());
         let rows =
             self.deps.metadata.context_list(tenant, &filter, at, Payloads::LeaveOut, after.as_ref(), size + 1).await?;
-        let mut page = Page::of(rows, size, &query, |row| ListCursor { revision, id: row.id }.to_string());
+        let mut page = sized_page(rows, size, &query, |row| ListCursor { revision, id: row.id }.to_string());
         // The store narrows by what it knows of the viewer; whether a row leaves is decided where all else is.
         page.items.retain(|row| sees(ctx, filter.viewer.as_ref(), row));
         Ok(ContextPage { page, revision })
@@ -362,7 +364,7 @@ impl App {
         self.permit(ctx, &present, ContextVerb::Read).await?;
         let viewer = self.viewer(ctx).await?;
         let rows = self.deps.metadata.context_history(tenant, id, before, size + 1).await?;
-        let mut page = Page::of(rows, size, &query, |row| row.rev.to_string());
+        let mut page = sized_page(rows, size, &query, |row| row.rev.to_string());
         page.items.retain(|row| sees(ctx, viewer.as_ref(), row));
         Ok(page)
     }
@@ -504,6 +506,24 @@ fn store_condition(condition: If, row: &ContextRow) -> WriteCondition {
         If::Rev(rev) => WriteCondition::IfRev(rev),
         If::Force => WriteCondition::Force { access_rev: row.access_rev },
     }
+}
+
+/// A page of rows that is not larger than clients read: at most [`PAGE_BYTES`], or one row.
+fn sized_page(
+    mut rows: Vec<ContextRow>,
+    size: u32,
+    query: &Query,
+    key: impl Fn(&ContextRow) -> String,
+) -> Page<ContextRow> {
+    let mut bytes = 0;
+    let fitting = rows.iter().take_while(|row| {
+        bytes += row.spec.size();
+        bytes <= PAGE_BYTES
+    });
+    let fitting = u32::try_from(fitting.count()).unwrap_or(u32::MAX).max(1).min(size);
+    // One more than fits tells that there is a next.
+    rows.truncate(fitting as usize + 1);
+    Page::of(rows, fitting, query, key)
 }
 
 /// What absent, over, foreign and hidden contexts alike are answered with.

@@ -27,7 +27,7 @@ use crate::{
 
 /// Contexts of one page of the state.
 const STATE_PAGE: u32 = 64;
-/// Payloads of one frame; one context always goes.
+/// Bytes of one frame; one context always goes.
 const FRAME_BYTES: usize = 1024 * 1024;
 /// Events of one frame.
 const FRAME_EVENTS: usize = 256;
@@ -122,8 +122,10 @@ pub struct ContextWatch {
     present_then: u64,
     /// Whether it was reached: from then on a hole is the watcher's slowness.
     caught_up: bool,
-    /// Events that wait for their frame, with the revision that is reached when they are sent.
+    /// Events that wait for their frame, each with its change's revision; 0 for the state's.
     pending: VecDeque<(u64, WatchEvent)>,
+    /// The revision that is reached when nothing is pending any more.
+    reached: u64,
     sent: u64,
     heartbeat_at_ms: u64,
 }
@@ -187,6 +189,7 @@ impl ContextWatch {
             present_then: present,
             caught_up,
             pending,
+            reached: sent,
             sent,
             heartbeat_at_ms,
         })
@@ -247,17 +250,9 @@ impl ContextWatch {
             return Ok(None);
         }
         self.phase = Phase::Changes;
-        match self.pending.back_mut() {
-            Some((reached, _)) => {
-                *reached = at;
-                Ok(None)
-            }
-            // A watch of nothing yet: its watcher still learns that the state is complete.
-            None => {
-                self.sent = at;
-                Ok(Some(self.frame()))
-            }
-        }
+        self.reached = at;
+        // Also of nothing: its watcher still learns that the state is complete.
+        Ok(Some(self.frame()))
     }
 
     /// Lists contexts as they were at a revision.
@@ -291,7 +286,6 @@ impl ContextWatch {
             () = self.deps.clock.sleep_until(until) => {
                 self.check_session()?;
                 self.caught_up = true;
-                self.sent = self.sent.max(self.follower.after());
                 return Ok(Some(self.frame()));
             }
         };
@@ -308,10 +302,7 @@ impl ContextWatch {
                     return Err(too_slow(format!("the watch is {behind} changes behind")));
                 }
                 self.caught_up |= reached >= self.present_then;
-                match self.pending.back_mut() {
-                    Some((last, _)) => *last = reached,
-                    None => self.sent = reached,
-                }
+                self.reached = reached;
                 Ok(None)
             }
         }
@@ -399,24 +390,27 @@ impl ContextWatch {
                 ContentPlace::Unread => None,
             };
         }
-        // The revision before is reached until the last event of this one is sent.
-        self.pending.push_back((revision.saturating_sub(1), event));
+        self.pending.push_back((revision, event));
         Ok(())
     }
 
     /// The frame of what is pending, as much as one takes.
     fn frame(&mut self) -> WatchFrame {
         let (mut events, mut bytes) = (Vec::new(), 0);
-        while let Some((reached, event)) = self.pending.front() {
-            let size = event.payload.as_ref().map_or(0, Bytes::len);
+        while let Some((revision, event)) = self.pending.front() {
+            let (revision, size) = (*revision, event.row.spec.size() + event.payload.as_ref().map_or(0, Bytes::len));
             if !events.is_empty() && (bytes + size > FRAME_BYTES || events.len() == FRAME_EVENTS) {
                 break;
             }
             bytes += size;
-            self.sent = self.sent.max(*reached);
-            if let Some((_, event)) = self.pending.pop_front() {
-                events.push(event);
+            events.extend(self.pending.pop_front().map(|(_, event)| event));
+            // A revision is reached with the last of its events, of which a group's change may have many.
+            if self.pending.front().is_none_or(|(next, _)| *next != revision) {
+                self.sent = self.sent.max(revision);
             }
+        }
+        if self.pending.is_empty() {
+            self.sent = self.sent.max(self.reached);
         }
         self.heartbeat_at_ms = self.deps.clock.now().mono_after(limits::WATCH_HEARTBEAT);
         WatchFrame { events, revision: self.sent }

@@ -107,6 +107,17 @@ impl ContextSpec {
         self.ttl.map_or(Timestamp::NONE, |ttl| now.after(ttl))
     }
 
+    /// How much it weighs in an answer, in bytes, roughly.
+    pub fn size(&self) -> usize {
+        let texts = [&self.context_type, &self.content_type, &self.description].into_iter().map(String::len);
+        let labels = self.labels.iter().map(|label| label.len() + 2);
+        let metadata = self.metadata.iter().map(|(k, v)| k.len() + v.len() + 6);
+        let groups = self.groups.iter().map(|group| group.as_str().len() + 2);
+        let shares = self.shares.keys().map(|agent| agent.as_str().len() + 6);
+        200 + self.key.as_ref().map_or(0, |key| key.as_str().len())
+            + texts.chain(labels).chain(metadata).chain(groups).chain(shares).sum::<usize>()
+    }
+
     /// What [`ContextFilter::text`] is looked for in: key, type and description in lower case, on a line each. Stores
     /// keep it in a column, so that all of them fold case alike.
     pub fn search_text(&self) -> String {
