@@ -67,6 +67,7 @@ mod subscriptions;
 mod tasks;
 mod time;
 pub mod transport;
+mod within;
 
 pub use acb_types::{
     Attributes, ClassId, Durability, Envelope, MessageId, MessageKind, Priority, Timestamp,
@@ -91,7 +92,7 @@ pub use crate::{
     groups::{Group, GroupMember},
     health::Health,
     idempotency::IdempotencyKey,
-    message::Message,
+    message::{KeptLease, Message},
     messages::{
         DeliveryState, MessageStatus, Messages, PublishBuilder, Publisher, PublisherBuilder, Reply, RequestBuilder,
         SubscriptionStatus, TryPublishError,
@@ -103,4 +104,5 @@ pub use crate::{
     subscribe::{Gap, SubscribeBuilder, Subscription},
     subscriptions::{CreatedSubscription, SpecParts, SubscriptionInfo, SubscriptionSpec, Subscriptions},
     transport::{Dialer, Endpoint, TcpDialer, tls::TlsOptions},
+    within::within,
 };

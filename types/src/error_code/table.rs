@@ -138,6 +138,10 @@ pub enum ErrorCode {
     ProtocolError,
     /// A fault of the server or of the library itself.
     Internal,
+    /// A client is used in another process than the one that it was made in: after a fork it has none of its threads.
+    ClientForked,
+    /// So many calls of this client are on their way that it takes no more for a moment.
+    InFlightLimit,
     /// No context of that id or key is there, or the caller may not see it.
     ContextNotFound,
     /// A context of that key is there.
@@ -237,6 +241,8 @@ impl ErrorCode {
         Self::Timeout,
         Self::ProtocolError,
         Self::Internal,
+        Self::ClientForked,
+        Self::InFlightLimit,
         Self::ContextNotFound,
         Self::ContextExists,
         Self::RevisionConflict,
@@ -321,25 +327,27 @@ impl ErrorCode {
             Self::Timeout => &ROWS[63],
             Self::ProtocolError => &ROWS[64],
             Self::Internal => &ROWS[65],
-            Self::ContextNotFound => &ROWS[66],
-            Self::ContextExists => &ROWS[67],
-            Self::RevisionConflict => &ROWS[68],
-            Self::ContextTooLarge => &ROWS[69],
-            Self::RevisionGap => &ROWS[70],
-            Self::GroupNotFound => &ROWS[71],
-            Self::GroupExists => &ROWS[72],
-            Self::ContextLimit => &ROWS[73],
-            Self::GroupLimit => &ROWS[74],
-            Self::StreamNotFound => &ROWS[75],
-            Self::StreamExpired => &ROWS[76],
-            Self::ChunkMismatch => &ROWS[77],
-            Self::DigestMismatch => &ROWS[78],
-            Self::StreamClosed => &ROWS[79],
+            Self::ClientForked => &ROWS[66],
+            Self::InFlightLimit => &ROWS[67],
+            Self::ContextNotFound => &ROWS[68],
+            Self::ContextExists => &ROWS[69],
+            Self::RevisionConflict => &ROWS[70],
+            Self::ContextTooLarge => &ROWS[71],
+            Self::RevisionGap => &ROWS[72],
+            Self::GroupNotFound => &ROWS[73],
+            Self::GroupExists => &ROWS[74],
+            Self::ContextLimit => &ROWS[75],
+            Self::GroupLimit => &ROWS[76],
+            Self::StreamNotFound => &ROWS[77],
+            Self::StreamExpired => &ROWS[78],
+            Self::ChunkMismatch => &ROWS[79],
+            Self::DigestMismatch => &ROWS[80],
+            Self::StreamClosed => &ROWS[81],
         }
     }
 }
 
-static ROWS: [Row; 80] = [
+static ROWS: [Row; 82] = [
     Row {
         name: "invalid_argument",
         number: 100,
@@ -1065,6 +1073,28 @@ static ROWS: [Row; 80] = [
         http: 500,
         meaning: "A fault of the server or of the library itself.",
         action: "Report it with the request id; the server's log has the rest under it.",
+    },
+    Row {
+        name: "client_forked",
+        number: 708,
+        kind: ErrorKind::Conflict,
+        retryable: false,
+        retry_after_ms: None,
+        grpc: 9,
+        http: 409,
+        meaning: "A client is used in another process than the one that it was made in: after a fork it has none of its threads.",
+        action: "Make a client in the child; the message names both processes.",
+    },
+    Row {
+        name: "in_flight_limit",
+        number: 709,
+        kind: ErrorKind::ResourceExhausted,
+        retryable: true,
+        retry_after_ms: Some(10),
+        grpc: 8,
+        http: 429,
+        meaning: "So many calls of this client are on their way that it takes no more for a moment.",
+        action: "Await some of them first.",
     },
     Row {
         name: "context_not_found",

@@ -6,6 +6,7 @@
 mod errors;
 mod limits;
 mod proto;
+mod python;
 
 use std::{collections::BTreeMap, fs, io, path::Path};
 
@@ -20,7 +21,8 @@ const OWNED: [&str; 2] = ["docs/errors", "proto/src/generated"];
 fn generate(root: &Path) -> Result<Files> {
     let mut files = Files::new();
     proto::generate(root, &mut files).context("protobuf")?;
-    errors::generate(root, &mut files).context("error codes")?;
+    let codes = errors::generate(root, &mut files).context("error codes")?;
+    python::generate(root, &codes, &mut files).context("Python")?;
     limits::generate(&mut files);
     Ok(files)
 }

@@ -7,12 +7,14 @@ use anyhow::{Context, Result, ensure};
 use super::files::Source;
 
 /// What each crate may import of ours, by folder (DESIGN section 2). Dev-dependencies are free.
-const CRATES: [(&str, &[&str]); 17] = [
+const CRATES: [(&str, &[&str]); 19] = [
     ("types", &[]),
     ("proto", &[]),
     ("core", &["acb-types", "acb-proto"]),
     ("testing", &["acb-sdk", "acb-server", "acb-ports", "acb-types"]),
     ("cli", &["acb-sdk", "acb-types"]),
+    ("bindings/kit", &["acb-sdk"]),
+    ("bindings/python", &["acb-kit", "acb-sdk"]),
     ("server/ports", &["acb-types"]),
     ("server/log", &["acb-types"]),
     ("server/engine", &["acb-types"]),

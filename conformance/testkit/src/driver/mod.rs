@@ -8,6 +8,7 @@
 pub mod args;
 mod core;
 mod fake;
+mod guest;
 mod mark;
 mod raw;
 pub mod shape;
@@ -24,7 +25,7 @@ use std::{
 use async_trait::async_trait;
 use serde_json::Value;
 
-pub use self::{args::Args, core::Core, fake::Fake, mark::Mark, raw::Raw};
+pub use self::{args::Args, core::Core, fake::Fake, guest::Guest, mark::Mark, raw::Raw};
 use crate::{
     bus::BusKind,
     raw::{Failure, Reach},
@@ -100,5 +101,7 @@ pub trait Kind: Send + Sync + fmt::Debug {
 
 /// Every kind of client that there is here.
 pub fn kinds() -> Vec<Arc<dyn Kind>> {
-    vec![Arc::new(Raw), Arc::new(Core), Arc::new(Fake)]
+    let mut all: Vec<Arc<dyn Kind>> = vec![Arc::new(Raw), Arc::new(Core), Arc::new(Fake)];
+    all.extend(Guest::python().map(|face| Arc::new(face) as Arc<dyn Kind>));
+    all
 }
