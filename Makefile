@@ -40,7 +40,7 @@ test-unit: ## Tests inside the crates, and the examples in their documentation
 	@scripts/run-tests.sh unit doc
 
 test-integration: ## The crates' tests/ folders, conformance scenarios and the foreign client
-	@scripts/run-tests.sh integration conformance foreign
+	@scripts/run-tests.sh integration conformance foreign python
 
 test-crash: ## Kill -9 of the real server under load (ROUNDS=n: how often, default 30)
 	@ACB_CRASH_ROUNDS=$(or $(ROUNDS),30) scripts/run-tests.sh crash
@@ -65,4 +65,4 @@ docs: ## Build the API documentation into target/doc
 
 clean: ## Remove what was built here, and the tools in .venv and proto/node_modules
 	@$(CARGO) clean
-	@rm -rf .venv proto/node_modules target-*
+	@rm -rf .venv proto/node_modules sdk-python/node_modules target-*

@@ -4,7 +4,8 @@
 #   scripts/setup-dev.sh [build|test|coverage]
 #
 #   build     the Rust toolchain and a C compiler: enough for `make demo` and `make run-server`
-#   test      and strace, and the tools of the test and lint scripts, in .venv and proto/node_modules (the default)
+#   test      and strace, and the tools of the test and lint scripts, in .venv, proto/node_modules and
+#             sdk-python/node_modules (the default)
 #   coverage  and LLVM's coverage tools of the compiler's own version
 #
 # Supported: Debian 12 on x86-64 with rustup, Python 3.11 or later and Node.js. Elsewhere it says what is missing.
@@ -107,6 +108,10 @@ fi
 if ! [ -x proto/node_modules/.bin/buf ]; then
     say "installing buf into proto/node_modules (npm)"
     (cd proto && npm ci --no-audit --no-fund --silent)
+fi
+if ! [ -x sdk-python/node_modules/.bin/pyright ]; then
+    say "installing pyright into sdk-python/node_modules (npm)"
+    (cd sdk-python && npm ci --no-audit --no-fund --silent)
 fi
 [ "$level" = coverage ] || exit 0
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 import logging
 from typing import TYPE_CHECKING, Any
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ._errors import AcbError
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Awaitable, Callable
 
     from ._async_subscription import AsyncSubscription
@@ -28,6 +28,9 @@ async def run_handlers(
     subscription: AsyncSubscription, handler: Callable[[AsyncMessage], Awaitable[Any]], concurrency: int
 ) -> None:
     """Reads until the subscription is over; finishes what runs."""
+    # Not with the package: whoever handles messages has a loop, and so asyncio, already.
+    import asyncio
+
     subscription.keep_leases()
     room = asyncio.Semaphore(max(1, concurrency))
     running: set[asyncio.Task[None]] = set()
@@ -61,6 +64,8 @@ async def run_handlers(
 
 
 async def _finish(running: set[asyncio.Task[None]]) -> None:
+    import asyncio
+
     while running:
         await asyncio.wait(set(running))
 

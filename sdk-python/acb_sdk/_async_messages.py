@@ -38,9 +38,9 @@ class AsyncPublisher:
         body = payload if type(payload) is bytes else encode(payload)[0]
         # The native side gives receipts of its client's own face.
         receipt: AsyncReceipt | None = self._try(body)
-        if receipt is not None:
-            return receipt
-        receipt = await self._port.run(self._native.publish(body, timeout))
+        if receipt is None:
+            later: AsyncReceipt = await self._port.run(self._native.publish(body, timeout))
+            return later
         return receipt
 
     async def publish_many(self, payloads: Iterable[Payload], *, timeout: float | None = None) -> list[Published]:

@@ -106,378 +106,388 @@ class CodeInfo(NamedTuple):
 ERROR_CODES: dict[str, CodeInfo] = {
     "invalid_argument": CodeInfo(
         100, "invalid_argument", False,
-        "A value of the request is not one that the bus takes.",  # noqa: E501
-        "Read the message: it names the field and what it may hold. Mend the call.",  # noqa: E501
+        "A value of the request is not one that the bus takes.",
+        "Read the message: it names the field and what it may hold. Mend the call.",
     ),
     "invalid_topic": CodeInfo(
         101, "invalid_argument", False,
-        "A topic does not follow the grammar: 1 to 32 dot tokens, at most 512 bytes, no white space or control characters.",  # noqa: E501
-        "Mend the topic; the message names the byte.",  # noqa: E501
+        "A topic does not follow the grammar: 1 to 32 dot tokens, at most 512 bytes, no white space or control characters.",
+        "Mend the topic; the message names the byte.",
     ),
     "topic_reserved": CodeInfo(
         102, "invalid_argument", False,
-        "A publish or a subscription names the tree `$acb.`, which is the bus's own.",  # noqa: E501
-        "Use the verb that stands for the address (send, broadcast, reply), or another topic.",  # noqa: E501
+        "A publish or a subscription names the tree `$acb.`, which is the bus's own.",
+        "Use the verb that stands for the address (send, broadcast, reply), or another topic.",
     ),
     "wildcard_in_publish": CodeInfo(
         103, "invalid_argument", False,
-        "A publish names a topic with `*` or `>`; a message goes to one topic.",  # noqa: E501
-        "Name one topic. To reach many agents let them subscribe with a wildcard.",  # noqa: E501
+        "A publish names a topic with `*` or `>`; a message goes to one topic.",
+        "Name one topic. To reach many agents let them subscribe with a wildcard.",
     ),
     "invalid_name": CodeInfo(
         104, "invalid_argument", False,
-        "An id or a name does not follow its grammar.",  # noqa: E501
-        "Mend the name; the message says which form it must have.",  # noqa: E501
+        "An id or a name does not follow its grammar.",
+        "Mend the name; the message says which form it must have.",
     ),
     "invalid_utf8": CodeInfo(
         105, "invalid_argument", False,
-        "A text field is not UTF-8.",  # noqa: E501
-        "Encode the text as UTF-8, or put the bytes in the payload.",  # noqa: E501
+        "A text field is not UTF-8.",
+        "Encode the text as UTF-8, or put the bytes in the payload.",
     ),
     "unknown_enum": CodeInfo(
         106, "invalid_argument", False,
-        "A number names no member of its enum.",  # noqa: E501
-        "Use a member that this server knows, or upgrade the server.",  # noqa: E501
+        "A number names no member of its enum.",
+        "Use a member that this server knows, or upgrade the server.",
     ),
     "malformed_frame": CodeInfo(
         107, "invalid_argument", False,
-        "Bytes do not decode as the message they must be.",  # noqa: E501
-        "Encode with a protobuf library from the published proto files. If an SDK made the bytes, report it.",  # noqa: E501
+        "Bytes do not decode as the message they must be.",
+        "Encode with a protobuf library from the published proto files. If an SDK made the bytes, report it.",
     ),
     "frame_too_large": CodeInfo(
         108, "invalid_argument", False,
-        "A frame has more than 512 messages, or more than 256 KiB with more than one message.",  # noqa: E501
-        "Send smaller frames. SDKs do so by themselves.",  # noqa: E501
+        "A frame has more than 512 messages, or more than 256 KiB with more than one message.",
+        "Send smaller frames. SDKs do so by themselves.",
     ),
     "payload_too_large": CodeInfo(
         109, "invalid_argument", False,
-        "A payload is over 1,048,576 bytes.",  # noqa: E501
-        "Share it as a context and send the context's id in `context_refs`.",  # noqa: E501
+        "A payload is over 1,048,576 bytes.",
+        "Share it as a context and send the context's id in `context_refs`.",
     ),
     "attributes_too_large": CodeInfo(
         110, "invalid_argument", False,
-        "The attributes of a message are over 16 KiB.",  # noqa: E501
-        "Keep in attributes what subscriptions filter on; put the rest in the payload.",  # noqa: E501
+        "The attributes of a message are over 16 KiB.",
+        "Keep in attributes what subscriptions filter on; put the rest in the payload.",
     ),
     "invalid_attributes": CodeInfo(
         111, "invalid_argument", False,
-        "The attribute block is not a sorted list of at most 64 named values.",  # noqa: E501
-        "Sort by name, give each name once, and use lengths in their shortest form. SDKs do so by themselves.",  # noqa: E501
+        "The attribute block is not a sorted list of at most 64 named values.",
+        "Sort by name, give each name once, and use lengths in their shortest form. SDKs do so by themselves.",
     ),
     "field_too_large": CodeInfo(
         112, "invalid_argument", False,
-        "A field is over its limit.",  # noqa: E501
-        "Shorten it; the message names the field and its limit.",  # noqa: E501
+        "A field is over its limit.",
+        "Shorten it; the message names the field and its limit.",
     ),
     "missing_field": CodeInfo(
         113, "invalid_argument", False,
-        "A field that must be there is empty.",  # noqa: E501
-        "Give the field that the message names.",  # noqa: E501
+        "A field that must be there is empty.",
+        "Give the field that the message names.",
     ),
     "too_many_settlements": CodeInfo(
         114, "invalid_argument", False,
-        "A frame of a consumer has more than 4,096 settlements.",  # noqa: E501
-        "Send them in several frames, and as ranges where seqs follow each other.",  # noqa: E501
+        "A frame of a consumer has more than 4,096 settlements.",
+        "Send them in several frames, and as ranges where seqs follow each other.",
     ),
     "invalid_position": CodeInfo(
         115, "invalid_argument", False,
-        "A position or a message id names no place that can be.",  # noqa: E501
-        "Use ids as the bus printed them.",  # noqa: E501
+        "A position or a message id names no place that can be.",
+        "Use ids as the bus printed them.",
     ),
     "invalid_page_token": CodeInfo(
         116, "invalid_argument", False,
-        "A page token was not made by this call with these filters.",  # noqa: E501
-        "Start again without a token, and keep the filters while you page.",  # noqa: E501
+        "A page token was not made by this call with these filters.",
+        "Start again without a token, and keep the filters while you page.",
     ),
     "invalid_filter": CodeInfo(
         117, "invalid_argument", False,
-        "A subscription's filter does not follow the grammar, or there are none or more than 32.",  # noqa: E501
-        "Mend the filter; the message names the byte.",  # noqa: E501
+        "A subscription's filter does not follow the grammar, or there are none or more than 32.",
+        "Mend the filter; the message names the byte.",
     ),
     "invalid_version": CodeInfo(
         118, "invalid_argument", False,
-        "A version is not a semantic version.",  # noqa: E501
-        "Write `1.2.3`.",  # noqa: E501
+        "A version is not a semantic version.",
+        "Write `1.2.3`.",
     ),
     "counter_gap": CodeInfo(
         119, "invalid_argument", False,
-        "A frame's counter is beyond the next one of its producer session: messages between them never came.",  # noqa: E501
-        "Send the missing messages first, or open a new session with a higher epoch.",  # noqa: E501
+        "A frame's counter is beyond the next one of its producer session: messages between them never came.",
+        "Send the missing messages first, or open a new session with a higher epoch.",
     ),
     "agent_not_found": CodeInfo(
         200, "not_found", False,
-        "No agent of that id is registered in the tenant, or the caller may not see it.",  # noqa: E501
-        "Check the id with `acb agents list`, or register the agent first.",  # noqa: E501
+        "No agent of that id is registered in the tenant, or the caller may not see it.",
+        "Check the id with `acb agents list`, or register the agent first.",
     ),
     "agent_exists": CodeInfo(
         201, "already_exists", False,
-        "The agent id is taken by another credential.",  # noqa: E501
-        "Choose another id, use the credential that registered it, or let an admin unregister it.",  # noqa: E501
+        "The agent id is taken by another credential.",
+        "Choose another id, use the credential that registered it, or let an admin unregister it.",
     ),
     "subscription_not_found": CodeInfo(
         202, "not_found", False,
-        "No subscription of that name is in the tenant.",  # noqa: E501
-        "Create it first.",  # noqa: E501
+        "No subscription of that name is in the tenant.",
+        "Create it first.",
     ),
     "subscription_exists": CodeInfo(
         203, "already_exists", False,
-        "A subscription of that name is there with another definition.",  # noqa: E501
-        "Use another name, or delete the old subscription first: its position and dead letters go their own way.",  # noqa: E501
+        "A subscription of that name is there with another definition.",
+        "Use another name, or delete the old subscription first: its position and dead letters go their own way.",
     ),
     "subscription_limit": CodeInfo(
         204, "resource_exhausted", False,
-        "The tenant has as many subscriptions as it may.",  # noqa: E501
-        "Delete those that nobody uses, or use ephemeral ones.",  # noqa: E501
+        "The tenant has as many subscriptions as it may.",
+        "Delete those that nobody uses, or use ephemeral ones.",
     ),
     "message_not_found": CodeInfo(
         205, "not_found", False,
-        "The id names no message that is kept.",  # noqa: E501
-        "Nothing brings it back; look at the dead letters if it was never handled.",  # noqa: E501
+        "The id names no message that is kept.",
+        "Nothing brings it back; look at the dead letters if it was never handled.",
     ),
     "dead_letter_not_found": CodeInfo(
         206, "not_found", False,
-        "The id names no dead letter that is kept.",  # noqa: E501
-        "List the dead letters again.",  # noqa: E501
+        "The id names no dead letter that is kept.",
+        "List the dead letters again.",
     ),
     "tenant_not_found": CodeInfo(
         207, "not_found", False,
-        "No tenant of that id is there.",  # noqa: E501
-        "List the tenants as an admin of `default`.",  # noqa: E501
+        "No tenant of that id is there.",
+        "List the tenants as an admin of `default`.",
     ),
     "tenant_exists": CodeInfo(
         208, "already_exists", False,
-        "A tenant of that id is there.",  # noqa: E501
-        "Use it, or choose another id.",  # noqa: E501
+        "A tenant of that id is there.",
+        "Use it, or choose another id.",
     ),
     "no_responders": CodeInfo(
         209, "unavailable", False,
-        "Nobody who could answer the request is there now. Nothing was stored.",  # noqa: E501
-        "Start the responder, or send a message instead of a request: it waits in the inbox.",  # noqa: E501
+        "Nobody who could answer the request is there now. Nothing was stored.",
+        "Start the responder, or send a message instead of a request: it waits in the inbox.",
     ),
     "key_not_found": CodeInfo(
         210, "not_found", False,
-        "No enrolment key of that id is in the tenant.",  # noqa: E501
-        "List the keys.",  # noqa: E501
+        "No enrolment key of that id is in the tenant.",
+        "List the keys.",
     ),
     "route_not_found": CodeInfo(
         211, "not_found", False,
-        "The server has no call under that path.",  # noqa: E501
-        "Look at `/api/v1/openapi.yaml` or at the gRPC reflection.",  # noqa: E501
+        "The server has no call under that path.",
+        "Look at `/api/v1/openapi.yaml` or at the gRPC reflection.",
     ),
     "deadline_exceeded": CodeInfo(
         300, "deadline_exceeded", False,
-        "The call's deadline passed on the server. What was asked for may have happened.",  # noqa: E501
-        "Ask for the state before you repeat, or repeat with the same idempotency key.",  # noqa: E501
+        "The call's deadline passed on the server. What was asked for may have happened.",
+        "Ask for the state before you repeat, or repeat with the same idempotency key.",
     ),
     "lease_lost": CodeInfo(
         301, "conflict", False,
-        "The lease of a message ended before it was settled; another consumer may have it.",  # noqa: E501
-        "Treat the work as not yours any more. Send progress while long work runs: SDK handlers do so by themselves.",  # noqa: E501
+        "The lease of a message ended before it was settled; another consumer may have it.",
+        "Treat the work as not yours any more. Send progress while long work runs: SDK handlers do so by themselves.",
     ),
     "session_fenced": CodeInfo(
         302, "conflict", False,
-        "A newer registration of the agent took over; this session is over.",  # noqa: E501
-        "Stop. If both are meant to run, give them ids of their own.",  # noqa: E501
+        "A newer registration of the agent took over; this session is over.",
+        "Stop. If both are meant to run, give them ids of their own.",
     ),
     "producer_fenced": CodeInfo(
         303, "conflict", False,
-        "A newer epoch of the producer session is known; this one is over.",  # noqa: E501
-        "Let each program make its own producer id. SDKs do so by themselves.",  # noqa: E501
+        "A newer epoch of the producer session is known; this one is over.",
+        "Let each program make its own producer id. SDKs do so by themselves.",
     ),
     "idempotency_conflict": CodeInfo(
         304, "conflict", False,
-        "The idempotency key was used for another topic or payload inside its window.",  # noqa: E501
-        "Make one key for one piece of work, and send the same bytes with it.",  # noqa: E501
+        "The idempotency key was used for another topic or payload inside its window.",
+        "Make one key for one piece of work, and send the same bytes with it.",
     ),
     "idempotency_keys_exhausted": CodeInfo(
         305, "resource_exhausted", True,
-        "The tenant has 4,000,000 idempotency keys in the window; one more would mean forgetting one.",  # noqa: E501
-        "Slow down, shorten the window, or leave resends to the producer session, which needs no keys.",  # noqa: E501
+        "The tenant has 4,000,000 idempotency keys in the window; one more would mean forgetting one.",
+        "Slow down, shorten the window, or leave resends to the producer session, which needs no keys.",
     ),
     "producers_exhausted": CodeInfo(
         306, "resource_exhausted", True,
-        "The tenant has 100,000 producer sessions that are remembered.",  # noqa: E501
-        "Keep one client per process.",  # noqa: E501
+        "The tenant has 100,000 producer sessions that are remembered.",
+        "Keep one client per process.",
     ),
     "invalid_state": CodeInfo(
         307, "conflict", False,
-        "What was asked for does not fit the state that things are in.",  # noqa: E501
-        "Read the message; ask for the state and decide anew.",  # noqa: E501
+        "What was asked for does not fit the state that things are in.",
+        "Read the message; ask for the state and decide anew.",
     ),
     "storage_full": CodeInfo(
         400, "resource_exhausted", True,
-        "The disk or the tenant's quota is full. Reads and acks go on.",  # noqa: E501
-        "Make room: consume, discard dead letters, raise the quota. Writes go on by themselves when there is room.",  # noqa: E501
+        "The disk or the tenant's quota is full. Reads and acks go on.",
+        "Make room: consume, discard dead letters, raise the quota. Writes go on by themselves when there is room.",
     ),
     "storage_read_only": CodeInfo(
         401, "unavailable", True,
-        "The data folder cannot be written. Reads go on.",  # noqa: E501
-        "Look at the server's log and the disk. Writes go on by themselves when it is writable again.",  # noqa: E501
+        "The data folder cannot be written. Reads go on.",
+        "Look at the server's log and the disk. Writes go on by themselves when it is writable again.",
     ),
     "storage_failed": CodeInfo(
         402, "unavailable", True,
-        "A write to disk failed, so the log takes no more writes until it is opened again.",  # noqa: E501
-        "Look at the server's log. Restart the server on a good disk; nothing that was acknowledged at its level is lost.",  # noqa: E501
+        "A write to disk failed, so the log takes no more writes until it is opened again.",
+        "Look at the server's log. Restart the server on a good disk; nothing that was acknowledged at its level is lost.",
     ),
     "data_damaged": CodeInfo(
         403, "data_loss", False,
-        "Stored data does not match its checksum.",  # noqa: E501
-        "Run `acb-server check` on the data folder: it says file and offset, and salvages into a copy.",  # noqa: E501
+        "Stored data does not match its checksum.",
+        "Run `acb-server check` on the data folder: it says file and offset, and salvages into a copy.",
     ),
     "durability_unavailable": CodeInfo(
         404, "unsupported", False,
-        "The durability level asked for cannot be kept here.",  # noqa: E501
-        "Ask for a level that the server has; `synced` is the highest on one machine.",  # noqa: E501
+        "The durability level asked for cannot be kept here.",
+        "Ask for a level that the server has; `synced` is the highest on one machine.",
     ),
     "slow_down": CodeInfo(
         500, "resource_exhausted", True,
-        "The server is behind and refuses more for a moment. Nothing of this was stored.",  # noqa: E501
-        "Wait as long as the hint says and send again. SDKs do so by themselves.",  # noqa: E501
+        "The server is behind and refuses more for a moment. Nothing of this was stored.",
+        "Wait as long as the hint says and send again. SDKs do so by themselves.",
     ),
     "rate_limited": CodeInfo(
         501, "resource_exhausted", True,
-        "The agent made more unary calls in a minute than it may.",  # noqa: E501
-        "Wait as long as the hint says. Use the hot streams for messages.",  # noqa: E501
+        "The agent made more unary calls in a minute than it may.",
+        "Wait as long as the hint says. Use the hot streams for messages.",
     ),
     "too_many_connections": CodeInfo(
         502, "resource_exhausted", True,
-        "The server has as many connections as it may.",  # noqa: E501
-        "Share one client per process.",  # noqa: E501
+        "The server has as many connections as it may.",
+        "Share one client per process.",
     ),
     "too_many_streams": CodeInfo(
         503, "resource_exhausted", True,
-        "The connection, agent or tenant has as many streams as it may.",  # noqa: E501
-        "Close what is not used.",  # noqa: E501
+        "The connection, agent or tenant has as many streams as it may.",
+        "Close what is not used.",
     ),
     "unsupported_feature": CodeInfo(
         504, "unsupported", False,
-        "This server knows the field or call but does not do it yet.",  # noqa: E501
-        "Leave it out, or upgrade the server.",  # noqa: E501
+        "This server knows the field or call but does not do it yet.",
+        "Leave it out, or upgrade the server.",
     ),
     "unauthenticated": CodeInfo(
         600, "unauthenticated", False,
-        "The call needs a token and has none.",  # noqa: E501
-        "Log in first, or start the server with `--dev` on your own machine.",  # noqa: E501
+        "The call needs a token and has none.",
+        "Log in first, or start the server with `--dev` on your own machine.",
     ),
     "invalid_credentials": CodeInfo(
         601, "unauthenticated", False,
-        "Key, id or secret are not good. The server does not say which.",  # noqa: E501
-        "Check the credential, or let an admin make a new one.",  # noqa: E501
+        "Key, id or secret are not good. The server does not say which.",
+        "Check the credential, or let an admin make a new one.",
     ),
     "token_expired": CodeInfo(
         602, "unauthenticated", True,
-        "The access token's time is over.",  # noqa: E501
-        "Refresh it and call again. SDKs do so by themselves.",  # noqa: E501
+        "The access token's time is over.",
+        "Refresh it and call again. SDKs do so by themselves.",
     ),
     "token_invalid": CodeInfo(
         603, "unauthenticated", False,
-        "The token is none that this server made.",  # noqa: E501
-        "Log in again.",  # noqa: E501
+        "The token is none that this server made.",
+        "Log in again.",
     ),
     "token_revoked": CodeInfo(
         604, "unauthenticated", False,
-        "The token was taken back.",  # noqa: E501
-        "Log in again with a good credential.",  # noqa: E501
+        "The token was taken back.",
+        "Log in again with a good credential.",
     ),
     "token_mismatch": CodeInfo(
         605, "unauthenticated", False,
-        "The new token of a stream speaks for another agent or tenant than the old one.",  # noqa: E501
-        "Open a stream of its own for the other agent.",  # noqa: E501
+        "The new token of a stream speaks for another agent or tenant than the old one.",
+        "Open a stream of its own for the other agent.",
     ),
     "refresh_reused": CodeInfo(
         606, "unauthenticated", False,
-        "A refresh token was used twice, so all tokens that came of it ended.",  # noqa: E501
-        "Log in again. If nobody shared the token, change the credential.",  # noqa: E501
+        "A refresh token was used twice, so all tokens that came of it ended.",
+        "Log in again. If nobody shared the token, change the credential.",
     ),
     "permission_denied": CodeInfo(
         607, "permission_denied", False,
-        "The caller's roles do not allow the call.",  # noqa: E501
-        "Let an admin give the credential the role that the message names.",  # noqa: E501
+        "The caller's roles do not allow the call.",
+        "Let an admin give the credential the role that the message names.",
     ),
     "going_away": CodeInfo(
         700, "unavailable", True,
-        "The server drains before it stops. Nothing that was acknowledged is lost.",  # noqa: E501
-        "Connect again. SDKs do so by themselves.",  # noqa: E501
+        "The server drains before it stops. Nothing that was acknowledged is lost.",
+        "Connect again. SDKs do so by themselves.",
     ),
     "unavailable": CodeInfo(
         701, "unavailable", True,
-        "The server cannot answer now.",  # noqa: E501
-        "Try again with growing waits. SDKs do so by themselves.",  # noqa: E501
+        "The server cannot answer now.",
+        "Try again with growing waits. SDKs do so by themselves.",
     ),
     "connection_lost": CodeInfo(
         702, "unavailable", True,
-        "The connection broke before the answer came. What was asked for may have happened.",  # noqa: E501
-        "Repeat what is safe to repeat; publishes of an SDK are resent and stored once.",  # noqa: E501
+        "The connection broke before the answer came. What was asked for may have happened.",
+        "Repeat what is safe to repeat; publishes of an SDK are resent and stored once.",
     ),
     "cancelled": CodeInfo(
         703, "cancelled", False,
-        "The caller gave the call up.",  # noqa: E501
-        "Nothing. What was asked for may have happened.",  # noqa: E501
+        "The caller gave the call up.",
+        "Nothing. What was asked for may have happened.",
     ),
     "client_closed": CodeInfo(
         704, "cancelled", False,
-        "The client was closed, so it takes no more calls.",  # noqa: E501
-        "Make a new client.",  # noqa: E501
+        "The client was closed, so it takes no more calls.",
+        "Make a new client.",
     ),
     "timeout": CodeInfo(
         705, "deadline_exceeded", True,
-        "No answer came in the time that the client gives a call. What was asked for may have happened.",  # noqa: E501
-        "Repeat with the same idempotency key, or give more time.",  # noqa: E501
+        "No answer came in the time that the client gives a call. What was asked for may have happened.",
+        "Repeat with the same idempotency key, or give more time.",
     ),
     "protocol_error": CodeInfo(
         706, "internal", False,
-        "The other side answered with something that is not this protocol.",  # noqa: E501
-        "Check the address and what stands between.",  # noqa: E501
+        "The other side answered with something that is not this protocol.",
+        "Check the address and what stands between.",
     ),
     "internal": CodeInfo(
         707, "internal", False,
-        "A fault of the server or of the library itself.",  # noqa: E501
-        "Report it with the request id; the server's log has the rest under it.",  # noqa: E501
+        "A fault of the server or of the library itself.",
+        "Report it with the request id; the server's log has the rest under it.",
     ),
     "client_forked": CodeInfo(
         708, "conflict", False,
-        "A client is used in another process than the one that it was made in: after a fork it has none of its threads.",  # noqa: E501
-        "Make a client in the child; the message names both processes.",  # noqa: E501
+        "A client is used in another process than the one that it was made in: after a fork it has none of its threads.",
+        "Make a client in the child; the message names both processes.",
     ),
     "in_flight_limit": CodeInfo(
         709, "resource_exhausted", True,
-        "So many calls of this client are on their way that it takes no more for a moment.",  # noqa: E501
-        "Await some of them first.",  # noqa: E501
+        "So many calls of this client are on their way that it takes no more for a moment.",
+        "Await some of them first.",
     ),
     "context_not_found": CodeInfo(
         800, "not_found", False,
-        "No context of that id or key is there, or the caller may not see it.",  # noqa: E501
-        "List the contexts that you may see.",  # noqa: E501
+        "No context of that id or key is there, or the caller may not see it.",
+        "List the contexts that you may see.",
     ),
     "context_exists": CodeInfo(
         801, "already_exists", False,
-        "A context of that key is there.",  # noqa: E501
-        "Get it and update it, or choose another key.",  # noqa: E501
+        "A context of that key is there.",
+        "Get it and update it, or choose another key.",
     ),
     "revision_conflict": CodeInfo(
         802, "conflict", False,
-        "The context changed since the revision that the write was made for.",  # noqa: E501
-        "Get it again, make the change anew, and write with the new revision.",  # noqa: E501
+        "The context changed since the revision that the write was made for.",
+        "Get it again, make the change anew, and write with the new revision.",
     ),
     "context_too_large": CodeInfo(
         803, "invalid_argument", False,
-        "A context's payload given in one call is over 1,048,576 bytes.",  # noqa: E501
-        "Stream it. SDKs do so by themselves above 256 KiB.",  # noqa: E501
+        "A context's payload given in one call is over 1,048,576 bytes.",
+        "Stream it. SDKs do so by themselves above 256 KiB.",
     ),
     "revision_gap": CodeInfo(
         804, "conflict", False,
-        "The revision to go on from is older than the history that is kept.",  # noqa: E501
-        "List what is there now, and watch from the revision of that list.",  # noqa: E501
+        "The revision to go on from is older than the history that is kept.",
+        "List what is there now, and watch from the revision of that list.",
     ),
     "group_not_found": CodeInfo(
         805, "not_found", False,
-        "No group of that name is in the tenant.",  # noqa: E501
-        "Let an admin make it.",  # noqa: E501
+        "No group of that name is in the tenant.",
+        "Let an admin make it.",
     ),
     "group_exists": CodeInfo(
         806, "already_exists", False,
-        "A group of that name is in the tenant.",  # noqa: E501
-        "Use it, or choose another name.",  # noqa: E501
+        "A group of that name is in the tenant.",
+        "Use it, or choose another name.",
+    ),
+    "context_limit": CodeInfo(
+        807, "resource_exhausted", False,
+        "The tenant has as many contexts as it may.",
+        "Delete those that nobody uses, or give them a time to live.",
+    ),
+    "group_limit": CodeInfo(
+        808, "resource_exhausted", False,
+        "The tenant has as many groups, the group as many members, or the agent as many memberships as it may.",
+        "Share contexts with the agents by name, or use fewer and larger groups.",
     ),
     "context_limit": CodeInfo(
         807, "resource_exhausted", False,
@@ -491,27 +501,27 @@ ERROR_CODES: dict[str, CodeInfo] = {
     ),
     "stream_not_found": CodeInfo(
         900, "not_found", False,
-        "No upload of that id is there, or it is not the caller's.",  # noqa: E501
-        "Start the upload anew.",  # noqa: E501
+        "No upload of that id is there, or it is not the caller's.",
+        "Start the upload anew.",
     ),
     "stream_expired": CodeInfo(
         901, "not_found", False,
-        "The upload was not continued for longer than it is kept.",  # noqa: E501
-        "Start the upload anew.",  # noqa: E501
+        "The upload was not continued for longer than it is kept.",
+        "Start the upload anew.",
     ),
     "chunk_mismatch": CodeInfo(
         902, "invalid_argument", False,
-        "A chunk does not fit its stream: index, offset, size or bytes differ from what was said or stored.",  # noqa: E501
-        "Start the upload anew from a source that does not change.",  # noqa: E501
+        "A chunk does not fit its stream: index, offset, size or bytes differ from what was said or stored.",
+        "Start the upload anew from a source that does not change.",
     ),
     "digest_mismatch": CodeInfo(
         903, "data_loss", False,
-        "The SHA-256 of a chunk or of the whole differs from the one that was sent with it.",  # noqa: E501
-        "Send the chunk again; if it comes back, start anew.",  # noqa: E501
+        "The SHA-256 of a chunk or of the whole differs from the one that was sent with it.",
+        "Send the chunk again; if it comes back, start anew.",
     ),
     "stream_closed": CodeInfo(
         904, "conflict", False,
-        "The upload is complete or aborted, and takes no more chunks.",  # noqa: E501
-        "Ask for its progress; get the context if it is complete.",  # noqa: E501
+        "The upload is complete or aborted, and takes no more chunks.",
+        "Ask for its progress; get the context if it is complete.",
     ),
 }

@@ -39,9 +39,9 @@ class Publisher:
         body = payload if type(payload) is bytes else encode(payload)[0]
         # The native side gives receipts of its client's own face.
         receipt: Receipt | None = self._try(body)
-        if receipt is not None:
-            return receipt
-        receipt = self._port.run(self._native.publish(body, timeout))
+        if receipt is None:
+            later: Receipt = self._port.run(self._native.publish(body, timeout))
+            return later
         return receipt
 
     def publish_many(self, payloads: Iterable[Payload], *, timeout: float | None = None) -> list[Published]:

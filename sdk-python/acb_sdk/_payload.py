@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TypeAlias
+from typing import TypeAlias, cast
 
 from ._errors import make
 
@@ -25,7 +25,7 @@ def encode(payload: Payload, content_type: str | None = None) -> tuple[bytes, st
     if payload is None:
         return b"", content_type
     # Whoever is not typed may hand in anything.
-    anything: object = payload
+    anything = cast("object", payload)
     if isinstance(anything, (Mapping, list)):
         import json
 

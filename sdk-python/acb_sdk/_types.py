@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from typing import Generic, Literal, TypeAlias, TypeVar
 
 from ._errors import AcbError
@@ -19,7 +19,7 @@ AgentStatus: TypeAlias = Literal["online", "offline", "unknown"]
 DeadLetterPolicy: TypeAlias = Literal["keep", "drop"]
 DeliveryState: TypeAlias = Literal["waiting", "leased", "acked", "dead", "expired", "unknown"]
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def time_of(ms: int) -> datetime:
@@ -29,7 +29,7 @@ def time_of(ms: int) -> datetime:
 
 def ms_of(at: datetime) -> int:
     """Milliseconds since 1970; a time without a zone is local."""
-    return (at.astimezone(timezone.utc) - _EPOCH) // timedelta(milliseconds=1)
+    return (at.astimezone(UTC) - _EPOCH) // timedelta(milliseconds=1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

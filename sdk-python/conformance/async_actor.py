@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Callable
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import Any
 
 import acb_sdk
 
-EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 Args = dict[str, Any]
 
 
@@ -249,7 +249,7 @@ class AsyncActor:
         if start == "sequence":
             start = args.get("seq", 0)
         elif start == "time":
-            start = datetime.fromtimestamp(args.get("time", 0) / 1000, timezone.utc)
+            start = datetime.fromtimestamp(args.get("time", 0) / 1000, UTC)
         return {
             "ack_wait": args.get("ack_wait"),
             "retry_schedule": args.get("retry"),

@@ -19,7 +19,7 @@ from typing import Any
 # Imported by its path: the folder of this file has the actors, and the client must come from where it is installed.
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
 
-import acb_sdk  # noqa: E402
+import acb_sdk
 
 if "site-packages" not in acb_sdk.__file__:
     sys.exit(f"{acb_sdk.__file__} is not the installed package")

@@ -2,12 +2,16 @@
 
 use std::{future::Future, pin::Pin, time::Duration};
 
-use acb_sdk::{Error, ErrorCode};
+use acb_sdk::Error;
 
-use crate::{port::stop_panic, runtime::Runtime};
+use crate::{
+    port::stop_panic,
+    runtime::{Runtime, over},
+};
 
 /// A future that a guest waits for on a thread of its own. Each [`Self::wait`] is one slice.
 pub struct Waiting<T> {
+    operation: &'static str,
     future: Pin<Box<dyn Future<Output = Result<T, Error>> + Send>>,
     runtime: &'static Runtime,
 }
@@ -32,13 +36,13 @@ impl<T: Send + 'static> Waiting<T> {
     ) -> Result<Self, Error> {
         let runtime = Runtime::get()?;
         if runtime.is_over() {
-            return Err(Error::new(ErrorCode::ClientClosed, operation, "the process ends"));
+            return Err(over(operation));
         }
-        Ok(Self { future: Box::pin(stop_panic(operation, future)), runtime })
+        Ok(Self { operation, future: Box::pin(stop_panic(operation, future)), runtime })
     }
 
     /// Waits for one slice; `None` when it is not over yet. Dropping it instead gives the work up.
     pub fn wait(&mut self) -> Option<Result<T, Error>> {
-        self.runtime.wait(&mut self.future, Self::SLICE)
+        self.runtime.wait(self.operation, &mut self.future, Self::SLICE)
     }
 }

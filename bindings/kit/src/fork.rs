@@ -59,7 +59,8 @@ impl Home {
     #[cold]
     fn error(self, operation: &'static str) -> Error {
         let (parent, child) = (self.pid, std::process::id());
-        let text = format!("the client was made in process {parent} and is used in process {child}, which was forked from it");
+        let text =
+            format!("the client was made in process {parent} and is used in process {child}, which was forked from it");
         Error::new(ErrorCode::ClientForked, operation, text)
             .with("parent", parent.to_string())
             .with("child", child.to_string())

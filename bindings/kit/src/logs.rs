@@ -83,8 +83,8 @@ impl Logs {
     }
 }
 
-fn number(level: &Level) -> u8 {
-    match *level {
+fn number(level: Level) -> u8 {
+    match level {
         Level::ERROR => 1,
         Level::WARN => 2,
         Level::INFO => 3,
@@ -98,7 +98,7 @@ impl Subscriber for Collect {
         // What its libraries say (h2, rustls) is of no use to a guest.
         metadata.is_event()
             && metadata.target().starts_with("acb_")
-            && number(metadata.level()) <= LOGS.level.load(Ordering::Acquire)
+            && number(*metadata.level()) <= LOGS.level.load(Ordering::Acquire)
     }
 
     fn new_span(&self, _: &span::Attributes<'_>) -> span::Id {
@@ -122,7 +122,7 @@ impl Subscriber for Collect {
             said.truncate(at);
         }
         let metadata = event.metadata();
-        LOGS.push(LogLine { level: number(metadata.level()), target: metadata.target(), text: said });
+        LOGS.push(LogLine { level: number(*metadata.level()), target: metadata.target(), text: said });
     }
 
     fn enter(&self, _: &span::Id) {}

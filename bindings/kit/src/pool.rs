@@ -53,15 +53,12 @@ impl Pool {
             return Buffer { memory: vec![0; len].into(), len, class: None, pool: self.clone() };
         };
         let kept = self.0.free[class].lock().pop();
-        let memory = match kept {
-            Some(memory) => {
-                self.0.kept_bytes.fetch_sub(memory.len(), Ordering::AcqRel);
-                memory
-            }
-            None => {
-                self.0.made.fetch_add(1, Ordering::Relaxed);
-                vec![0; SIZES[class]].into()
-            }
+        let memory = if let Some(memory) = kept {
+            self.0.kept_bytes.fetch_sub(memory.len(), Ordering::AcqRel);
+            memory
+        } else {
+            self.0.made.fetch_add(1, Ordering::Relaxed);
+            vec![0; SIZES[class]].into()
         };
         Buffer { memory, len, class: Some(class), pool: self.clone() }
     }

@@ -19,7 +19,7 @@ use crate::{
     fork::Inherited,
     handle::{Handle, Handles},
     queue::{Queue, Wake},
-    runtime::Runtime,
+    runtime::{Runtime, over},
     stats::Stats,
 };
 
@@ -103,7 +103,7 @@ impl<T> Promise<T> {
 impl<T> Drop for Promise<T> {
     fn drop(&mut self) {
         if !self.kept {
-            self.push(Outcome::Failed(Error::new(ErrorCode::ClientClosed, self.operation, "the process ends")));
+            self.push(Outcome::Failed(over(self.operation)));
         }
     }
 }
@@ -150,7 +150,7 @@ impl<T: Send + 'static> Port<T> {
     ) -> Result<Submitted<T>, Error> {
         let shared = self.shared.get(operation)?;
         if self.runtime.is_over() {
-            return Err(Error::new(ErrorCode::ClientClosed, operation, "the process ends"));
+            return Err(over(operation));
         }
         shared.submitted.fetch_add(1, Ordering::Relaxed);
         let first = {
@@ -181,7 +181,7 @@ impl<T: Send + 'static> Port<T> {
             };
             promise.keep(outcome);
         };
-        #[expect(clippy::disallowed_methods, reason = "its name is its token, its owner the port, its end the promise")]
+        // Its name is its token, its owner the port, its end the promise.
         self.runtime.handle().spawn(task);
         Ok(Submitted::Later(token))
     }
@@ -247,10 +247,7 @@ impl<T: Send + 'static> Drop for Port<T> {
 }
 
 /// Makes an error of a panic, so that none crosses the border.
-pub async fn stop_panic<T>(
-    operation: &'static str,
-    work: impl Future<Output = Result<T, Error>>,
-) -> Result<T, Error> {
+pub async fn stop_panic<T>(operation: &'static str, work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
     match AssertUnwindSafe(work).catch_unwind().await {
         Ok(result) => result,
         Err(panic) => Err(panicked(operation, &*panic)),

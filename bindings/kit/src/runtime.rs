@@ -3,12 +3,13 @@
 use std::{
     future::Future,
     ptr,
-    sync::atomic::{AtomicPtr, Ordering},
-    time::Duration,
+    sync::atomic::{AtomicPtr, AtomicUsize, Ordering},
+    time::{Duration, Instant},
 };
 
 use acb_sdk::{Error, ErrorCode};
 use parking_lot::Mutex;
+use tokio::sync::watch;
 
 use crate::fork::Home;
 
@@ -26,6 +27,10 @@ pub struct Runtime {
     home: Home,
     handle: tokio::runtime::Handle,
     runtime: Mutex<Option<tokio::runtime::Runtime>>,
+    /// Told first of all when it ends, so that nobody waits on a timer that goes.
+    ending: watch::Sender<bool>,
+    /// Guests' threads inside [`Self::wait`].
+    waiting: AtomicUsize,
 }
 
 static CURRENT: AtomicPtr<Runtime> = AtomicPtr::new(ptr::null_mut());
@@ -74,7 +79,9 @@ impl Runtime {
             .enable_all()
             .build()
             .map_err(|e| Error::new(ErrorCode::Internal, "connect", "no threads for the client").with_source(e))?;
-        Ok(Self { home, handle: runtime.handle().clone(), runtime: Mutex::new(Some(runtime)) })
+        let handle = runtime.handle().clone();
+        let runtime = Mutex::new(Some(runtime));
+        Ok(Self { home, handle, runtime, ending: watch::Sender::new(false), waiting: AtomicUsize::new(0) })
     }
 
     /// Where tasks go.
@@ -84,23 +91,69 @@ impl Runtime {
 
     /// Runs a future on the calling thread, for at most `slice`. `None` when it is not done by then; it can go on.
     ///
+    /// # Errors
+    /// `client_closed` when the runtime ends meanwhile.
+    ///
     /// # Panics
     /// On a thread of the runtime itself.
-    pub fn wait<F: Future + Unpin>(&self, future: &mut F, slice: Duration) -> Option<F::Output> {
-        self.handle.block_on(async { tokio::time::timeout(slice, future).await.ok() })
+    pub fn wait<T, F>(&self, operation: &'static str, future: &mut F, slice: Duration) -> Option<Result<T, Error>>
+    where
+        F: Future<Output = Result<T, Error>> + Unpin,
+    {
+        let _inside = Inside::new(&self.waiting);
+        let mut ending = self.ending.subscribe();
+        if *ending.borrow() {
+            return Some(Err(over(operation)));
+        }
+        self.handle.block_on(async {
+            // All three may be dropped at any await: the future goes on with the next slice.
+            tokio::select! {
+                biased;
+                _ = ending.wait_for(|over| *over) => Some(Err(over(operation))),
+                done = tokio::time::timeout(slice, future) => done.ok(),
+            }
+        })
     }
 
-    /// Ends all threads, waiting for them up to `within`. What was running is dropped, and its tokens are completed. No
-    /// task starts after this. May be called twice.
+    /// Ends all threads, waiting for them up to `within`. What was running is dropped, and its tokens are completed; who
+    /// waits on a thread of its own is told. No task starts after this. May be called twice.
     pub fn end(&self, within: Duration) {
+        /// How often it is looked whether all who waited have gone.
+        const LOOK: Duration = Duration::from_millis(1);
+        self.ending.send_replace(true);
+        let until = Instant::now() + within;
+        while self.waiting.load(Ordering::Acquire) > 0 && Instant::now() < until {
+            std::thread::park_timeout(LOOK);
+        }
         let runtime = self.runtime.lock().take();
         if let Some(runtime) = runtime {
-            runtime.shutdown_timeout(within);
+            runtime.shutdown_timeout(until.saturating_duration_since(Instant::now()));
         }
     }
 
     /// Whether it was ended.
     pub fn is_over(&self) -> bool {
-        self.runtime.lock().is_none()
+        *self.ending.borrow()
+    }
+}
+
+/// The process ends, and the client with it.
+pub(crate) fn over(operation: &'static str) -> Error {
+    Error::new(ErrorCode::ClientClosed, operation, "the process ends")
+}
+
+/// Counts a thread that waits.
+struct Inside<'a>(&'a AtomicUsize);
+
+impl<'a> Inside<'a> {
+    fn new(count: &'a AtomicUsize) -> Self {
+        count.fetch_add(1, Ordering::AcqRel);
+        Self(count)
+    }
+}
+
+impl Drop for Inside<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
     }
 }

@@ -154,11 +154,9 @@ impl NativeClient {
         let operation = "agents.heartbeat";
         let agents = self.core(py, operation)?.agents();
         let timeout = timeout(py, operation, seconds)?;
-        Ok(Call::new(
-            operation,
-            async move { within(timeout, agents.heartbeat()).await },
-            |py, next| Ok(next.as_secs_f64().into_pyobject(py)?.into_any().unbind()),
-        ))
+        Ok(Call::new(operation, async move { within(timeout, agents.heartbeat()).await }, |py, next| {
+            Ok(next.as_secs_f64().into_pyobject(py)?.into_any().unbind())
+        }))
     }
 
     fn agents_page(

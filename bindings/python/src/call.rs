@@ -82,17 +82,16 @@ impl Call {
 
     fn __await__<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
         let py = slf.py();
-        match &slf.get().runner {
-            Some(runner) => runner.bind(py).call1((slf,))?.call_method0("__await__"),
-            None => {
-                let text = "what a sync client gives is not awaited";
-                Err(exception(py, &Error::new(ErrorCode::InvalidState, slf.get().operation, text)))
-            }
+        if let Some(runner) = &slf.get().runner {
+            return runner.bind(py).call1((slf,))?.call_method0("__await__");
         }
+        let text = "what a sync client gives is not awaited";
+        Err(exception(py, &Error::new(ErrorCode::InvalidState, slf.get().operation, text)))
     }
 }
 
 /// Nothing, as a result.
+#[expect(clippy::unnecessary_wraps, reason = "one of those that give results")]
 pub(crate) fn nothing(py: Python<'_>, _: ()) -> PyResult<Py<PyAny>> {
     Ok(py.None())
 }

@@ -167,6 +167,7 @@ impl NativeClient {
         Call::new("close", work, nothing)
     }
 
+    #[expect(clippy::too_many_arguments, reason = "what Python gives, one by one")]
     /// Opens a subscription: `durable` by its name, the agent's `inbox`, or an `ephemeral` one by filters.
     #[pyo3(signature = (kind, names, max_pending, max_pending_bytes, given, seconds))]
     fn subscribe(

@@ -154,13 +154,10 @@ impl MessageBase {
     /// The payload as text.
     #[getter]
     fn text<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyString>> {
-        match std::str::from_utf8(self.message.payload_ref()) {
-            Ok(text) => Ok(PyString::new(py, text)),
-            Err(_) => {
-                let error = Error::new(ErrorCode::InvalidUtf8, "message.text", "the payload is no UTF-8 text");
-                Err(exception(py, &error))
-            }
-        }
+        let invalid =
+            |_| exception(py, &Error::new(ErrorCode::InvalidUtf8, "message.text", "the payload is no UTF-8 text"));
+        let text = std::str::from_utf8(self.message.payload_ref()).map_err(invalid)?;
+        Ok(PyString::new(py, text))
     }
 
     /// The payload read as JSON.
@@ -222,25 +219,25 @@ impl MessageBase {
     #[getter]
     fn context_refs(&self, py: Python<'_>) -> PyResult<Vec<String>> {
         let envelope = self.message.envelope().or_raise(py)?;
-        Ok(envelope.context_refs.iter().map(|r| r.to_string()).collect())
+        Ok(envelope.context_refs.iter().map(ToString::to_string).collect())
     }
 
     #[getter]
     fn attributes<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let out = PyDict::new(py);
-        for (name, value) in self.message.attributes().iter() {
+        for (name, value) in &self.message.attributes() {
             out.set_item(name, value)?;
         }
         Ok(out)
     }
 
-    #[getter]
-    fn from_agent(&self) -> &str {
+    #[getter(from_agent)]
+    fn sender(&self) -> &str {
         self.message.from()
     }
 
-    #[getter]
-    fn from_incarnation(&self) -> u64 {
+    #[getter(from_incarnation)]
+    fn sender_incarnation(&self) -> u64 {
         self.message.from_incarnation()
     }
 
@@ -414,7 +411,9 @@ impl Message {
         timeout: Option<f64>,
     ) -> PyResult<Py<PyAny>> {
         let py = slf.py();
-        slf.as_super().reply_call(py, payload, &ReplyOptions { content_type, attributes, durability }, timeout)?.wait(py)
+        slf.as_super()
+            .reply_call(py, payload, &ReplyOptions { content_type, attributes, durability }, timeout)?
+            .wait(py)
     }
 }
 

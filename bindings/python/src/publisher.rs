@@ -1,10 +1,6 @@
 //! Many messages of one shape: one short lock and one copy each, under the interpreter's lock and without waiting.
 
-use std::{
-    future::poll_fn,
-    pin::Pin,
-    sync::Arc,
-};
+use std::{future::poll_fn, pin::Pin, sync::Arc};
 
 use acb_kit::Inherited;
 use acb_sdk::{Durability, MessageKind, Priority, Publisher, Receipt, TryPublishError};
@@ -169,10 +165,8 @@ pub(crate) struct SyncReceipt;
 
 /// Makes the object of a receipt: of an async client when there is a runner.
 fn give_receipt(py: Python<'_>, receipt: Receipt, runner: Option<&Py<PyAny>>) -> PyResult<Py<PyAny>> {
-    let base = ReceiptBase {
-        receipt: Inherited::new(Arc::new(Mutex::new(receipt))),
-        runner: runner.map(|r| r.clone_ref(py)),
-    };
+    let base =
+        ReceiptBase { receipt: Inherited::new(Arc::new(Mutex::new(receipt))), runner: runner.map(|r| r.clone_ref(py)) };
     let base = PyClassInitializer::from(base);
     Ok(if runner.is_some() {
         Py::new(py, base.add_subclass(AsyncReceipt))?.into_any()
@@ -207,7 +201,7 @@ impl AsyncReceipt {
         slf.as_super().answer(slf.py(), timeout)
     }
 
-    fn __await__<'py>(slf: PyRef<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
+    fn __await__(slf: PyRef<'_, Self>) -> PyResult<Bound<'_, PyAny>> {
         let py = slf.py();
         let answer = slf.as_super().receipt.get(OPERATION).or_raise(py)?.lock().try_get();
         match answer {

@@ -50,7 +50,7 @@ fn give(py: Python<'_>, info: SubscriptionInfo) -> PyResult<Py<PyAny>> {
 fn give_dead_letter(py: Python<'_>, letter: DeadLetter, whole: bool) -> PyResult<Py<PyAny>> {
     let m = &letter.message;
     let attributes = PyDict::new(py);
-    for (name, value) in m.attributes.iter() {
+    for (name, value) in &m.attributes {
         attributes.set_item(name, value)?;
     }
     let payload = whole.then(|| PyBytes::new(py, &m.payload));

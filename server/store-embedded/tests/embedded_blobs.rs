@@ -113,6 +113,7 @@ fn words(trace: &[Event]) -> Vec<&'static str> {
             Event::SyncDir { .. } => "sync folder",
             Event::Rename { .. } => "rename",
             Event::Remove { .. } => "remove",
+            Event::Forget { .. } => "forget",
         })
         .collect()
 }

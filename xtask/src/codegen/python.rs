@@ -121,8 +121,8 @@ fn table(codes: &[Code]) -> Result<String> {
         let retryable = if code.retryable { "True" } else { "False" };
         writeln!(out, "    \"{}\": CodeInfo(", code.name)?;
         writeln!(out, "        {}, \"{kind}\", {retryable},", code.number)?;
-        writeln!(out, "        {},  # noqa: E501", literal(&code.meaning))?;
-        writeln!(out, "        {},  # noqa: E501", literal(&code.action))?;
+        writeln!(out, "        {},", literal(&code.meaning))?;
+        writeln!(out, "        {},", literal(&code.action))?;
         out.push_str("    ),\n");
     }
     out.push_str("}\n");

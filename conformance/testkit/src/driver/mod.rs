@@ -101,7 +101,8 @@ pub trait Kind: Send + Sync + fmt::Debug {
 
 /// Every kind of client that there is here.
 pub fn kinds() -> Vec<Arc<dyn Kind>> {
-    let mut all: Vec<Arc<dyn Kind>> = vec![Arc::new(Raw), Arc::new(Core), Arc::new(Fake)];
+    let mut all: Vec<Arc<dyn Kind>> = vec![Arc::new(Raw), Arc::new(Core)];
     all.extend(Guest::python().map(|face| Arc::new(face) as Arc<dyn Kind>));
+    all.push(Arc::new(Fake));
     all
 }

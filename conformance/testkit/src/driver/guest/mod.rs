@@ -124,7 +124,7 @@ impl GuestDriver {
         if !self.placed {
             self.placed = true;
             let Reach::Tcp(address) = &self.place.reach else {
-                return Err(Failure::own("unsupported", "guests reach a bus by a socket alone"));
+                return Err(Failure::own(BAD_SCENARIO, "a program of its own reaches a bus by a socket"));
             };
             let place = json!({
                 "endpoint": format!("acb://{address}"), "tenant": self.place.tenant,
@@ -280,12 +280,11 @@ impl GuestDriver {
 
     /// Where a message stands, as the server says.
     async fn standing(&mut self, id: &str) -> Result<Value, Failure> {
-        let probe = match &self.probe {
-            Some(probe) => probe.clone(),
-            None => {
-                let identity = Identity::dev(&self.place.tenant, "probe");
-                self.probe.insert(RawClient::connect_over(&self.place.reach, &identity).await?).clone()
-            }
+        let probe = if let Some(probe) = &self.probe {
+            probe.clone()
+        } else {
+            let identity = Identity::dev(&self.place.tenant, "probe");
+            self.probe.insert(RawClient::connect_over(&self.place.reach, &identity).await?).clone()
         };
         let request = v1::GetMessageStatusRequest { message_id: id.to_owned() };
         match answer(probe.messages().get_message_status(request)).await {
