@@ -20,7 +20,7 @@ use super::{
     page::{self, Page, Query},
 };
 use crate::{
-    auth::Role,
+    auth::{Mode, Role, Roles},
     domain::context::{self as rules, ContextVerb, Verdict},
     error::AppError,
 };
@@ -333,7 +333,8 @@ impl App {
             self.deps.metadata.context_list(tenant, &filter, at, Payloads::LeaveOut, after.as_ref(), size + 1).await?;
         let mut page = sized_page(rows, size, &query, |row| ListCursor { revision, id: row.id }.to_string());
         // The store narrows by what it knows of the viewer; whether a row leaves is decided where all else is.
-        page.items.retain(|row| sees(ctx, filter.viewer.as_ref(), row));
+        let roles = self.context_roles(ctx);
+        page.items.retain(|row| sees(roles, filter.viewer.as_ref(), row));
         Ok(ContextPage { page, revision })
     }
 
@@ -365,7 +366,8 @@ impl App {
         let viewer = self.viewer(ctx).await?;
         let rows = self.deps.metadata.context_history(tenant, id, before, size + 1).await?;
         let mut page = sized_page(rows, size, &query, |row| row.rev.to_string());
-        page.items.retain(|row| sees(ctx, viewer.as_ref(), row));
+        let roles = self.context_roles(ctx);
+        page.items.retain(|row| sees(roles, viewer.as_ref(), row));
         Ok(page)
     }
 
@@ -391,23 +393,33 @@ impl App {
         }
     }
 
+    /// The roles that decide over contexts. With `--dev` everybody has every role; there each is an agent like any other, so
+    /// that scopes mean what they will mean with credentials.
+    pub(crate) fn context_roles(&self, ctx: &OpContext) -> Roles {
+        match self.deps.auth.mode() {
+            Mode::Dev => Roles::of(&[Role::AgentFull]),
+            Mode::Tokens => ctx.principal().roles,
+        }
+    }
+
     async fn verdict(&self, ctx: &OpContext, row: &ContextRow, verb: ContextVerb) -> Result<Verdict, AppError> {
         let p = ctx.principal();
         // Memberships are asked for only where they decide.
-        let asks_groups = row.spec.scope == ContextScope::Group && row.owner != p.agent && !p.roles.has(Role::Admin);
+        let roles = self.context_roles(ctx);
+        let asks_groups = row.spec.scope == ContextScope::Group && row.owner != p.agent && !roles.has(Role::Admin);
         let groups = if asks_groups {
             self.deps.metadata.memberships(&p.tenant, &p.agent, None).await?.groups
         } else {
             BTreeSet::new()
         };
         let relation = row.relation(&Viewer { agent: p.agent.clone(), groups });
-        Ok(rules::decide(p.roles, relation, row.spec.scope, verb))
+        Ok(rules::decide(roles, relation, row.spec.scope, verb))
     }
 
     /// The caller as one who looks; `None` for an admin, who sees all.
     async fn viewer(&self, ctx: &OpContext) -> Result<Option<Viewer>, AppError> {
         let p = ctx.principal();
-        if p.roles.has(Role::Admin) {
+        if self.context_roles(ctx).has(Role::Admin) {
             return Ok(None);
         }
         let groups = self.deps.metadata.memberships(&p.tenant, &p.agent, None).await?.groups;
@@ -496,9 +508,9 @@ impl App {
 }
 
 /// Whether a row may leave to a caller.
-pub(crate) fn sees(ctx: &OpContext, viewer: Option<&Viewer>, row: &ContextRow) -> bool {
+fn sees(roles: Roles, viewer: Option<&Viewer>, row: &ContextRow) -> bool {
     let relation = viewer.map_or(ContextRelation::Stranger, |viewer| row.relation(viewer));
-    rules::decide(ctx.principal().roles, relation, row.spec.scope, ContextVerb::Read) == Verdict::Allow
+    rules::decide(roles, relation, row.spec.scope, ContextVerb::Read) == Verdict::Allow
 }
 
 fn store_condition(condition: If, row: &ContextRow) -> WriteCondition {

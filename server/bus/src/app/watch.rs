@@ -100,7 +100,8 @@ impl App {
             clock: Arc::clone(&self.deps.clock),
             drain: self.deps.drain.clone(),
         };
-        let wish = WatchWish { session: Arc::clone(&ctx.session), filter, after, payload_bytes_max };
+        let (session, roles) = (Arc::clone(&ctx.session), self.context_roles(ctx));
+        let wish = WatchWish { session, roles, filter, after, payload_bytes_max };
         let watch = ContextWatch::open(deps, wish, |at| self.deps.changes.follow(&p.tenant, at)).await?;
         Ok(OpenWatch { watch, events: metrics.watch_events, _slot: slot })
     }

@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Follower, Next};
 use crate::{
-    auth::{AuthSession, Role},
+    auth::{AuthSession, Role, Roles},
     domain::context::{ContextVerb, Verdict, decide},
     error::AppError,
 };
@@ -92,6 +92,8 @@ pub struct WatchDeps {
 pub struct WatchWish {
     /// Who watches.
     pub session: Arc<AuthSession>,
+    /// What decides over contexts for it.
+    pub roles: Roles,
     /// What; its viewer is not looked at.
     pub filter: ContextFilter,
     /// Changes after this revision; `None` begins with the state.
@@ -112,6 +114,7 @@ enum Phase {
 pub struct ContextWatch {
     deps: WatchDeps,
     session: Arc<AuthSession>,
+    roles: Roles,
     filter: ContextFilter,
     /// Who looks; nobody in particular for an admin, who sees all.
     viewer: Option<Viewer>,
@@ -146,7 +149,7 @@ impl ContextWatch {
         wish: WatchWish,
         follow: impl FnOnce(u64) -> Follower,
     ) -> Result<Self, AppError> {
-        let WatchWish { session, filter, after, payload_bytes_max } = wish;
+        let WatchWish { session, roles, filter, after, payload_bytes_max } = wish;
         let p = &session.principal;
         let present = deps.metadata.tenant_revision(&p.tenant).await?;
         if let Some(after) = after
@@ -156,7 +159,7 @@ impl ContextWatch {
             let message = format!("revision {after} is not reached yet: the tenant is at {present}");
             return Err(AppError::new(ErrorCode::RevisionGap, message).detail("oldest_rev", present.to_string()));
         }
-        let (at, viewer) = if p.roles.has(Role::Admin) {
+        let (at, viewer) = if roles.has(Role::Admin) {
             (after.unwrap_or(present), None)
         } else {
             let then = deps.metadata.memberships(&p.tenant, &p.agent, after).await;
@@ -181,6 +184,7 @@ impl ContextWatch {
         Ok(Self {
             deps,
             session,
+            roles,
             filter,
             viewer,
             payload_bytes_max,
@@ -377,7 +381,7 @@ impl ContextWatch {
         let relation = viewer.map_or(ContextRelation::Stranger, |viewer| row.relation(viewer));
         !row.is_marker()
             && self.filter.wants(row)
-            && decide(self.session.principal.roles, relation, row.spec.scope, ContextVerb::Read) == Verdict::Allow
+            && decide(self.roles, relation, row.spec.scope, ContextVerb::Read) == Verdict::Allow
     }
 
     async fn push(&mut self, revision: u64, kind: EventKind, row: Arc<ContextRow>) -> Result<(), AppError> {

@@ -14,10 +14,13 @@ mod support;
 
 mod admin;
 mod auth;
+mod context;
+mod context_access;
 mod coverage;
 mod dead_letter;
 mod edge;
 mod generated;
+mod group;
 mod held_log;
 mod message;
 mod policy;
@@ -26,3 +29,4 @@ mod reflection;
 mod registry;
 mod streams;
 mod subscription;
+mod watch;

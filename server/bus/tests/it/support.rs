@@ -6,8 +6,9 @@ use crate::held_log::{HeldLog, Hold};
 use acb_ports::ManualClock;
 use acb_proto::v1::{
     self, admin_service_client::AdminServiceClient, agent_registry_client::AgentRegistryClient,
-    auth_service_client::AuthServiceClient, dead_letter_service_client::DeadLetterServiceClient,
-    message_service_client::MessageServiceClient, subscription_service_client::SubscriptionServiceClient,
+    auth_service_client::AuthServiceClient, context_service_client::ContextServiceClient,
+    dead_letter_service_client::DeadLetterServiceClient, message_service_client::MessageServiceClient,
+    subscription_service_client::SubscriptionServiceClient,
 };
 use acb_server::{
     ServerBuilder, ServerHandle, boot,
@@ -244,6 +245,10 @@ impl Client {
 
     pub(crate) fn dead_letters(&self) -> DeadLetterServiceClient<Bound> {
         DeadLetterServiceClient::new(self.bound())
+    }
+
+    pub(crate) fn contexts(&self) -> ContextServiceClient<Bound> {
+        ContextServiceClient::new(self.bound())
     }
 
     pub(crate) fn auth(&self) -> AuthServiceClient<Bound> {
