@@ -489,16 +489,6 @@ ERROR_CODES: dict[str, CodeInfo] = {
         "The tenant has as many groups, the group as many members, or the agent as many memberships as it may.",
         "Share contexts with the agents by name, or use fewer and larger groups.",
     ),
-    "context_limit": CodeInfo(
-        807, "resource_exhausted", False,
-        "The tenant has as many contexts as it may.",  # noqa: E501
-        "Delete those that nobody uses, or give them a time to live.",  # noqa: E501
-    ),
-    "group_limit": CodeInfo(
-        808, "resource_exhausted", False,
-        "The tenant has as many groups, the group as many members, or the agent as many memberships as it may.",  # noqa: E501
-        "Share contexts with the agents by name, or use fewer and larger groups.",  # noqa: E501
-    ),
     "stream_not_found": CodeInfo(
         900, "not_found", False,
         "No upload of that id is there, or it is not the caller's.",
