@@ -6,9 +6,9 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::command::{
     admin::AdminCommand, agents::AgentsCommand, bench::BenchArgs, completions::CompletionsArgs,
-    dead_letters::DeadLettersCommand, login::LoginArgs, profiles::ProfilesCommand, publish::PublishArgs,
-    reply::ReplyArgs, request::RequestArgs, send::SendArgs, status::StatusArgs, subscribe::SubscribeArgs,
-    subscriptions::SubscriptionsCommand,
+    dead_letters::DeadLettersCommand, download::DownloadArgs, login::LoginArgs, profiles::ProfilesCommand,
+    publish::PublishArgs, reply::ReplyArgs, request::RequestArgs, send::SendArgs, status::StatusArgs,
+    subscribe::SubscribeArgs, subscriptions::SubscriptionsCommand, upload::UploadArgs,
 };
 
 const AFTER: &str = "\
@@ -96,6 +96,10 @@ pub(crate) enum Command {
     /// Messages that a subscription gave up on.
     #[command(subcommand, visible_alias = "dlq")]
     DeadLetters(DeadLettersCommand),
+    /// Uploads a file as a context, in chunks. Interrupted, the same command again goes on.
+    Upload(UploadArgs),
+    /// Downloads a context to a file. Interrupted, the same command again goes on.
+    Download(DownloadArgs),
     /// How the server is, or where a message stands.
     Status(StatusArgs),
     /// Measures this bus from here: publishes and consumes for a while.

@@ -14,6 +14,7 @@ use crate::{
     health::Health,
     messages::Messages,
     options::{ClientBuilder, Options},
+    streams::Streams,
     subscribe::SubscribeBuilder,
     subscriptions::Subscriptions,
 };
@@ -105,6 +106,11 @@ impl Client {
     /// Dead letters: list, get, redrive, discard.
     pub fn dead_letters(&self) -> DeadLetters {
         DeadLetters::new(self.core.clone())
+    }
+
+    /// Contents of any size: uploads and downloads.
+    pub fn streams(&self) -> Streams {
+        Streams::new(self.core.clone())
     }
 
     /// The client's own tokens.

@@ -62,6 +62,7 @@ pub mod options;
 mod pages;
 mod publish;
 pub mod retry;
+mod streams;
 mod subscribe;
 mod subscriptions;
 mod tasks;
@@ -70,7 +71,7 @@ pub mod transport;
 mod within;
 
 pub use acb_types::{
-    Attributes, ClassId, Durability, Envelope, MessageId, MessageKind, Priority, Timestamp,
+    Attributes, ClassId, Durability, Envelope, MessageId, MessageKind, Priority, Sha256Digest, StreamId, Timestamp,
     batch::{DeadLetterPolicy, StartAt},
     limits,
 };
@@ -101,6 +102,7 @@ pub use crate::{
     pages::{Page, Pages},
     publish::{Published, Receipt},
     retry::RetryPolicy,
+    streams::{DownloadBuilder, Downloaded, Progress, ProgressFn, Streams, UploadBuilder, UploadStatus, Uploaded},
     subscribe::{Gap, SubscribeBuilder, Subscription},
     subscriptions::{CreatedSubscription, SpecParts, SubscriptionInfo, SubscriptionSpec, Subscriptions},
     transport::{Dialer, Endpoint, TcpDialer, tls::TlsOptions},

@@ -15,6 +15,7 @@ pub(crate) mod agents;
 pub(crate) mod bench;
 pub(crate) mod completions;
 pub(crate) mod dead_letters;
+pub(crate) mod download;
 pub(crate) mod guest;
 pub(crate) mod login;
 pub(crate) mod profiles;
@@ -26,6 +27,8 @@ pub(crate) mod start;
 pub(crate) mod status;
 pub(crate) mod subscribe;
 pub(crate) mod subscriptions;
+pub(crate) mod transfer;
+pub(crate) mod upload;
 
 /// What every command works with.
 #[derive(Debug)]
@@ -87,6 +90,8 @@ async fn dispatch(command: Command, context: &Context) -> Result {
         Command::Agents(command) => context.or_stop(agents::run(command, context)).await?,
         Command::Subscriptions(command) => context.or_stop(subscriptions::run(command, context)).await?,
         Command::DeadLetters(command) => context.or_stop(dead_letters::run(command, context)).await?,
+        Command::Upload(args) => context.or_stop(upload::run(args, context)).await?,
+        Command::Download(args) => context.or_stop(download::run(args, context)).await?,
         Command::Status(args) => context.or_stop(status::run(args, context)).await?,
         Command::Bench(args) => bench::run(args, context).await,
         Command::Login(args) => context.or_stop(login::run(args, context)).await?,

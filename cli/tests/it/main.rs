@@ -11,4 +11,5 @@ mod messages;
 mod request;
 mod shapes;
 mod shell;
+mod streams;
 mod subscribe;

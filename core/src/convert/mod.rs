@@ -5,8 +5,10 @@ mod contexts;
 mod error;
 mod hot;
 mod nouns;
+mod streams;
 
 pub(crate) use contexts::*;
 pub(crate) use error::*;
 pub(crate) use hot::*;
 pub(crate) use nouns::*;
+pub(crate) use streams::*;

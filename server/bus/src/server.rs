@@ -25,7 +25,7 @@ use crate::{
     error::AppError,
     presence::Presence,
     shutdown::{Clean, Phases},
-    tasks::{Tasks, contexts::Reconciler, sweep},
+    tasks::{Tasks, contexts::Reconciler, sweep, uploads},
     telemetry::Metrics,
 };
 
@@ -246,6 +246,7 @@ impl ServerBuilder {
             stop,
             tasks,
             delivery,
+            app,
             metadata: self.stores.metadata,
             expiry,
             clock: self.clock,
@@ -358,6 +359,7 @@ pub(crate) struct Inside {
     stop: CancellationToken,
     tasks: Tasks,
     delivery: Arc<Delivery>,
+    app: Arc<App>,
     metadata: Arc<dyn MetadataStore>,
     expiry: Arc<tokio::sync::Notify>,
     clock: Arc<dyn Clock>,
@@ -381,6 +383,7 @@ impl Inside {
 
     /// Says that it serves. Answers with the admin key, if one was made, and with what stops it.
     pub(crate) async fn serve(self, edge: Edge) -> (Option<String>, Phases) {
+        self.tasks.spawn("uploads", uploads::run(self.app));
         let reconciler = Reconciler {
             metadata: Arc::clone(&self.metadata),
             clock: Arc::clone(&self.clock),

@@ -6,6 +6,7 @@ pub mod audit;
 pub mod context;
 pub mod credential;
 pub mod dead_letter;
+pub mod download;
 pub mod group;
 pub mod message;
 pub mod op_context;
@@ -13,6 +14,7 @@ pub mod page;
 pub mod session;
 pub mod subscription;
 pub mod tenant;
+pub mod upload;
 pub mod watch;
 
 use std::{fmt, sync::Arc, time::Duration};
@@ -105,6 +107,7 @@ pub struct App {
     agent_order: [tokio::sync::Mutex<()>; 16],
     /// The same for subscriptions.
     subscription_order: [tokio::sync::Mutex<()>; 16],
+    uploads: upload::Uploads,
     watches: watch::Watches,
     known_tenants: Mutex<ahash::AHashSet<acb_types::TenantId>>,
 }
@@ -131,6 +134,7 @@ impl App {
             failed_logins: session::FailedLogins::new(),
             agent_order: Default::default(),
             subscription_order: Default::default(),
+            uploads: upload::Uploads::new(),
             watches: watch::Watches::default(),
             known_tenants: Mutex::default(),
             deps,

@@ -2,6 +2,7 @@
 
 pub mod contexts;
 pub mod sweep;
+pub mod uploads;
 
 use std::future::Future;
 

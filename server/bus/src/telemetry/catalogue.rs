@@ -78,6 +78,13 @@ catalogue! {
     CONNECTIONS_ACCEPTED = Counter "acb_connections_accepted_total" &[], "Connections taken since the start.";
     CONNECTIONS_REFUSED = Counter "acb_connections_refused_total" &[], "Connections turned away: over the limit, or a handshake that failed or took too long.";
     STREAMS = Gauge "acb_streams" &["stream"], "Hot streams that are open, `publish` and `consume`.";
+    UPLOADS_OPEN = Gauge "acb_uploads_open" &[], "Uploads that have a connection now.";
+    UPLOADS_COMPLETE = Counter "acb_uploads_complete_total" &[], "Uploads that became contexts.";
+    UPLOAD_BYTES = Counter "acb_upload_bytes_total" &[], "Bytes of chunks that came in, refused and repeated ones too.";
+    UPLOAD_CHUNKS = Counter "acb_upload_chunks_total" &[], "Chunks that reached stable storage.";
+    UPLOAD_CHUNKS_FOUND = Counter "acb_upload_chunks_found_total" &[], "Chunks that were offered and copied from contexts that the caller may read, and so were not sent.";
+    DOWNLOAD_BYTES = Counter "acb_download_bytes_total" &[], "Bytes of contexts that were read for downloads.";
+    BLOBS_SWEPT = Counter "acb_blobs_swept_total" &[], "Contents that no row named any more and that were removed.";
     LONGEST_POLL = Gauge "acb_longest_poll_seconds" &[], "Longest time that one task held a serving thread since the last scrape; above 0.0002 something does not belong there.";
     UPTIME = Gauge "acb_uptime_seconds" &[], "Time since the server became ready.";
     BUILD_INFO = Gauge "acb_build_info" &["version"], "Always 1; the version stands in the label.";

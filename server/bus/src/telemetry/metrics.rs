@@ -154,6 +154,20 @@ pub struct Metrics {
     pub publish_streams: Gauge,
     /// Consume streams that are open.
     pub consume_streams: Gauge,
+    /// Uploads that have a connection now.
+    pub uploads_open: Gauge,
+    /// Uploads that became contexts.
+    pub uploads_complete: Counter,
+    /// Bytes of chunks that came in.
+    pub upload_bytes: Counter,
+    /// Chunks that reached stable storage.
+    pub upload_chunks: Counter,
+    /// Chunks that were copied from other contexts.
+    pub upload_chunks_found: Counter,
+    /// Bytes read for downloads.
+    pub download_bytes: Counter,
+    /// Contents that were removed.
+    pub blobs_swept: Counter,
     /// Logins that gave tokens.
     pub logins: Counter,
     /// Seconds since the start; set at each scrape.
@@ -211,6 +225,13 @@ impl Metrics {
             connections_refused: registered(&mut r, &m::CONNECTIONS_REFUSED),
             publish_streams: stream("publish"),
             consume_streams: stream("consume"),
+            uploads_open: registered(&mut r, &m::UPLOADS_OPEN),
+            uploads_complete: registered(&mut r, &m::UPLOADS_COMPLETE),
+            upload_bytes: registered(&mut r, &m::UPLOAD_BYTES),
+            upload_chunks: registered(&mut r, &m::UPLOAD_CHUNKS),
+            upload_chunks_found: registered(&mut r, &m::UPLOAD_CHUNKS_FOUND),
+            download_bytes: registered(&mut r, &m::DOWNLOAD_BYTES),
+            blobs_swept: registered(&mut r, &m::BLOBS_SWEPT),
             logins: registered(&mut r, &m::LOGINS),
             uptime: registered(&mut r, &m::UPTIME),
             registrations: registered(&mut r, &m::REGISTRATIONS),

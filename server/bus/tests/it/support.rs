@@ -8,6 +8,7 @@ use acb_proto::v1::{
     self, admin_service_client::AdminServiceClient, agent_registry_client::AgentRegistryClient,
     auth_service_client::AuthServiceClient, context_service_client::ContextServiceClient,
     dead_letter_service_client::DeadLetterServiceClient, message_service_client::MessageServiceClient,
+    stream_service_client::StreamServiceClient,
     subscription_service_client::SubscriptionServiceClient,
 };
 use acb_server::{
@@ -43,6 +44,7 @@ pub(crate) struct Setup {
     dev: bool,
     settings: Vec<(String, String)>,
     hold: Option<Arc<Hold>>,
+    blobs: Option<acb_ports::memory::MemoryBlobs>,
 }
 
 impl Setup {
@@ -53,6 +55,12 @@ impl Setup {
     /// Syncs of one class wait until the test lets them go.
     pub(crate) fn holding(mut self, hold: &Arc<Hold>) -> Self {
         self.hold = Some(Arc::clone(hold));
+        self
+    }
+
+    /// Contents are kept in memory, where a test can make the disk full.
+    pub(crate) fn blobs(mut self, blobs: &acb_ports::memory::MemoryBlobs) -> Self {
+        self.blobs = Some(blobs.clone());
         self
     }
 
@@ -90,6 +98,9 @@ impl Server {
         let mut stores = boot::stores(&config, Arc::clone(&clock) as _).await.unwrap();
         if let Some(hold) = &setup.hold {
             stores.log = Arc::new(HeldLog { inner: stores.log, hold: Arc::clone(hold) });
+        }
+        if let Some(blobs) = &setup.blobs {
+            stores.blobs = Arc::new(blobs.reopened());
         }
         let mut builder = ServerBuilder::new(config, stores).clock(Arc::clone(&clock) as _);
         if setup.dev {
@@ -249,6 +260,10 @@ impl Client {
 
     pub(crate) fn contexts(&self) -> ContextServiceClient<Bound> {
         ContextServiceClient::new(self.bound())
+    }
+
+    pub(crate) fn streams(&self) -> StreamServiceClient<Bound> {
+        StreamServiceClient::new(self.bound()).max_encoding_message_size(16 << 20).max_decoding_message_size(16 << 20)
     }
 
     pub(crate) fn auth(&self) -> AuthServiceClient<Bound> {

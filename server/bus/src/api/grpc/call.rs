@@ -12,6 +12,7 @@ use std::{
 use acb_types::ErrorCode;
 use futures_core::Stream;
 use futures_util::{FutureExt as _, StreamExt as _};
+use tokio_util::sync::CancellationToken;
 use tonic::{
     Request, Response, Status,
     metadata::{MetadataMap, MetadataValue},
@@ -47,6 +48,29 @@ impl Grpc {
     /// Services over these use cases.
     pub fn new(app: Arc<App>, tasks: Tasks) -> Self {
         Self { app, tasks }
+    }
+
+    /// The use cases.
+    pub(super) fn app(&self) -> &Arc<App> {
+        &self.app
+    }
+
+    /// Where tasks of streams are born.
+    pub(super) fn tasks(&self) -> &Tasks {
+        &self.tasks
+    }
+
+    /// Fires when the server drains.
+    pub(super) fn drain(&self) -> &CancellationToken {
+        &self.app.deps.drain
+    }
+
+    /// Lets a caller open a stream: known, allowed, and within its rate.
+    pub(super) async fn open<T: Sync>(&self, verb: Verb, request: &Request<T>) -> Result<OpContext, Status> {
+        let caller = caller(request);
+        let metadata = request.metadata().clone();
+        let admitted = self.admit(verb, caller, &metadata).await;
+        admitted.map_err(|error| refusal(&self.app, verb, &error, caller.request_id))
     }
 
     /// Makes a call of a caller who must be known.
@@ -170,6 +194,13 @@ impl Grpc {
             }
         }
     }
+}
+
+/// Ends a stream with an error, counted, logged and named.
+pub(super) fn refusal(app: &App, verb: Verb, error: &AppError, request_id: RequestId) -> Status {
+    app.metrics().failure(verb.name(), error.code());
+    status::log(error, verb.name(), request_id);
+    status::to_status(error, request_id)
 }
 
 /// Runs work for a time at most. A panic becomes `internal`, and the server lives on.

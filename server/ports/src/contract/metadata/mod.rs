@@ -11,6 +11,7 @@ mod model;
 mod store;
 mod subscriptions;
 mod tenants;
+mod uploads;
 
 use std::sync::Arc;
 
@@ -70,7 +71,7 @@ impl std::fmt::Debug for Context {
 pub mod cases {
     pub use super::{
         agents::*, changes::*, context_lists::*, contexts::*, credentials::*, groups::*, model::*, store::*,
-        subscriptions::*, tenants::*,
+        subscriptions::*, tenants::*, uploads::*,
     };
 }
 
@@ -144,6 +145,14 @@ macro_rules! metadata_store_contract {
             meta_35_memberships_are_read_as_they_were,
             meta_38_groups_members_and_memberships_have_limits,
             meta_2_random_calls_answer_as_the_model_does,
+            up_1_an_upload_is_kept_as_it_was_asked_for_and_is_its_owners,
+            up_3_an_opening_fences_the_session_before_it,
+            up_4_a_chunk_is_added_once_and_all_of_a_call_or_none,
+            up_6_an_upload_becomes_complete_with_its_context_or_neither,
+            up_6_of_16_concurrent_completions_one_makes_the_context,
+            up_7_an_upload_ends_once_and_drops_its_chunks,
+            up_8_a_tenant_has_a_limit_of_unfinished_uploads,
+            up_9_chunks_of_complete_uploads_are_found_by_digest,
         );
     };
 }
