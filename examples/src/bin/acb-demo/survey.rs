@@ -1,6 +1,6 @@
 //! The work itself: what one file is. Pure, so that a worker far away and one local process must come to the same result.
 
-use std::{fmt, path::Path};
+use std::{collections::HashMap, fmt, path::Path, sync::LazyLock};
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
@@ -74,88 +74,35 @@ fn measure(text: &str) -> (u64, u64) {
     text.lines().fold((0, 0), |(lines, longest), line| (lines + 1, longest.max(line.chars().count() as u64)))
 }
 
-/// Names that say more than their endings do.
-const BY_NAME: &[(&str, &str)] = &[
-    ("Makefile", "Make"),
-    ("Dockerfile", "Docker"),
-    ("CMakeLists.txt", "CMake"),
-    ("Cargo.lock", "TOML"),
-    (".gitignore", "Git"),
-    (".gitattributes", "Git"),
-];
-
-/// Languages by the ending of a name.
-const BY_ENDING: &[(&str, &str)] = &[
-    ("rs", "Rust"),
-    ("c", "C"),
-    ("h", "C header"),
-    ("cc", "C++"),
-    ("cpp", "C++"),
-    ("hpp", "C++"),
-    ("s", "Assembly"),
-    ("asm", "Assembly"),
-    ("go", "Go"),
-    ("py", "Python"),
-    ("pyi", "Python"),
-    ("js", "JavaScript"),
-    ("mjs", "JavaScript"),
-    ("cjs", "JavaScript"),
-    ("ts", "TypeScript"),
-    ("tsx", "TypeScript"),
-    ("java", "Java"),
-    ("kt", "Kotlin"),
-    ("swift", "Swift"),
-    ("rb", "Ruby"),
-    ("pl", "Perl"),
-    ("sh", "Shell"),
-    ("bash", "Shell"),
-    ("ps1", "PowerShell"),
-    ("sql", "SQL"),
-    ("proto", "Protocol Buffers"),
-    ("md", "Markdown"),
-    ("rst", "reStructuredText"),
-    ("txt", "Text"),
-    ("stderr", "Text"),
-    ("stdout", "Text"),
-    ("html", "HTML"),
-    ("css", "CSS"),
-    ("svg", "SVG"),
-    ("xml", "XML"),
-    ("json", "JSON"),
-    ("yaml", "YAML"),
-    ("yml", "YAML"),
-    ("toml", "TOML"),
-    ("orig", "TOML"),
-    ("ini", "INI"),
-    ("cfg", "INI"),
-    ("cmake", "CMake"),
-    ("pem", "PEM"),
-    ("crt", "PEM"),
-    ("key", "PEM"),
-    ("snap", "Snapshot"),
-    ("csv", "CSV"),
-    ("lock", "Lock file"),
-    ("diff", "Patch"),
-    ("patch", "Patch"),
-    ("lean", "Lean"),
-    ("zig", "Zig"),
-    ("cs", "C#"),
-];
-
-/// The language of a file of that name; `Other` when the name says nothing.
-pub(crate) fn language(name: &str) -> &'static str {
-    let name = name.rsplit('/').next().unwrap_or(name);
-    let find = |table: &[(&str, &'static str)], word: &str| {
-        table.iter().find(|(key, _)| key.eq_ignore_ascii_case(word)).map(|(_, language)| *language)
-    };
-    let ending = Path::new(name).extension().and_then(|e| e.to_str()).unwrap_or_default();
-    find(BY_NAME, name)
-        .or_else(|| find(BY_ENDING, ending))
-        .unwrap_or_else(|| if is_licence(name) { "Licence" } else { "Other" })
+/// What names say, for both languages that surveys are written in.
+#[derive(Debug, Deserialize)]
+struct Languages {
+    /// By names that say more than their endings do.
+    names: HashMap<String, String>,
+    /// By the ending of a name.
+    endings: HashMap<String, String>,
+    /// How names of licences begin.
+    licences: Vec<String>,
 }
 
-fn is_licence(name: &str) -> bool {
-    ["LICENSE", "LICENCE", "COPYING", "COPYRIGHT", "UNLICENSE", "NOTICE"].iter().any(|word| name.starts_with(word))
+static LANGUAGES: LazyLock<Languages> = LazyLock::new(|| {
+    let mut all: Languages =
+        serde_json::from_str(include_str!("../../../python/demo/languages.json")).expect("a test reads it");
+    for table in [&mut all.names, &mut all.endings] {
+        *table = table.drain().map(|(word, language)| (word.to_ascii_lowercase(), language)).collect();
+    }
+    all
+});
+
+/// The language of a file of that name; `Other` when the name says nothing. Names and endings count in any case.
+pub(crate) fn language(name: &str) -> &'static str {
+    let languages = &*LANGUAGES;
+    let name = name.rsplit('/').next().unwrap_or(name);
+    let ending = Path::new(name).extension().and_then(|e| e.to_str()).unwrap_or_default();
+    let by_name = languages.names.get(&name.to_ascii_lowercase());
+    let found = by_name.or_else(|| languages.endings.get(&ending.to_ascii_lowercase()));
+    let is_licence = || languages.licences.iter().any(|word| name.starts_with(word.as_str()));
+    found.map_or_else(|| if is_licence() { "Licence" } else { "Other" }, String::as_str)
 }
 
 #[cfg(test)]
