@@ -6,9 +6,10 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::command::{
     admin::AdminCommand, agents::AgentsCommand, bench::BenchArgs, completions::CompletionsArgs,
-    dead_letters::DeadLettersCommand, download::DownloadArgs, login::LoginArgs, profiles::ProfilesCommand,
-    publish::PublishArgs, reply::ReplyArgs, request::RequestArgs, send::SendArgs, status::StatusArgs,
-    subscribe::SubscribeArgs, subscriptions::SubscriptionsCommand, upload::UploadArgs,
+    contexts::ContextsCommand, dead_letters::DeadLettersCommand, download::DownloadArgs, groups::GroupsCommand,
+    login::LoginArgs, profiles::ProfilesCommand, publish::PublishArgs, reply::ReplyArgs, request::RequestArgs,
+    send::SendArgs, status::StatusArgs, subscribe::SubscribeArgs, subscriptions::SubscriptionsCommand,
+    upload::UploadArgs,
 };
 
 const AFTER: &str = "\
@@ -90,6 +91,12 @@ pub(crate) enum Command {
     /// Who is on the bus.
     #[command(subcommand)]
     Agents(AgentsCommand),
+    /// What agents share: versioned documents with an owner and an audience.
+    #[command(subcommand, visible_alias = "ctx")]
+    Contexts(ContextsCommand),
+    /// Groups of agents that contexts are shared with.
+    #[command(subcommand)]
+    Groups(GroupsCommand),
     /// Durable subscriptions.
     #[command(subcommand, visible_alias = "subs")]
     Subscriptions(SubscriptionsCommand),

@@ -43,6 +43,7 @@
 //! None yet: gRPC is the transport, TLS is rustls with aws-lc-rs.
 
 mod admin;
+mod agent_watch;
 mod agents;
 mod auth;
 mod client;
@@ -79,7 +80,11 @@ pub use bytes::Bytes;
 
 pub use crate::{
     admin::{Admin, CreatedKey, EnrolmentKey, KeySpec, Tenant},
-    agents::{Agent, AgentCapability, AgentSpec, AgentStatus, Agents, DiscoverBuilder, RegisterBuilder, UpdateBuilder},
+    agent_watch::{AgentEvent, AgentWatch, AgentWatchBuilder},
+    agents::{
+        Agent, AgentActivity, AgentCapability, AgentPresence, AgentSpec, AgentStatus, Agents, DiscoverBuilder,
+        RegisterBuilder, UpdateBuilder,
+    },
     auth::Auth,
     client::Client,
     connection::{Event, Events},

@@ -107,6 +107,18 @@ pub const SUBSCRIPTIONS_MAX: usize = 10_000;
 pub const SESSION_GRACE: Duration = Duration::from_secs(10);
 /// How long an agent counts as there after its last stream ended or its last heartbeat came.
 pub const PRESENCE_GRACE: Duration = Duration::from_secs(30);
+/// How long an agent without a stream counts as active after its last heartbeat.
+pub const PRESENCE_ACTIVE: Duration = Duration::from_secs(15);
+/// How long an agent is offline before it is expired.
+pub const PRESENCE_EXPIRY: Duration = Duration::from_hours(24);
+/// How long an agent's word about its activity holds when it does not say.
+pub const ACTIVITY_TTL: Duration = Duration::from_mins(1);
+/// Shortest that it may say.
+pub const ACTIVITY_TTL_MIN: Duration = Duration::from_secs(1);
+/// Longest that it may say.
+pub const ACTIVITY_TTL_MAX: Duration = Duration::from_hours(1);
+/// Changes of presence that wait for a watch; one that is slower is sent everybody's presence anew.
+pub const PRESENCE_CHANGES_WAITING: usize = 4096;
 /// After this a heartbeat is due.
 pub const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(10);
 /// Longest time until a plain ack is on disk.
@@ -361,6 +373,22 @@ pub const TABLE: &[Limit] = &[
         "presence_grace",
         fixed_time(PRESENCE_GRACE),
         "How long an agent counts as online after its last stream ended or its last heartbeat came.",
+    ),
+    time(
+        "presence_active",
+        fixed_time(PRESENCE_ACTIVE),
+        "How long an agent without a stream counts as active after a heartbeat.",
+    ),
+    time("presence_expiry", fixed_time(PRESENCE_EXPIRY), "How long an agent is offline before it is expired."),
+    time(
+        "activity_ttl",
+        [ACTIVITY_TTL, ACTIVITY_TTL_MIN, ACTIVITY_TTL_MAX],
+        "How long an agent's word about what it is doing holds.",
+    ),
+    count(
+        "presence_changes_waiting",
+        fixed(PRESENCE_CHANGES_WAITING),
+        "Changes of presence that wait for a watch. One that is slower is sent everybody's presence anew.",
     ),
     time(
         "heartbeat_interval",

@@ -14,8 +14,10 @@ pub(crate) mod admin;
 pub(crate) mod agents;
 pub(crate) mod bench;
 pub(crate) mod completions;
+pub(crate) mod contexts;
 pub(crate) mod dead_letters;
 pub(crate) mod download;
+pub(crate) mod groups;
 pub(crate) mod guest;
 pub(crate) mod login;
 pub(crate) mod profiles;
@@ -90,6 +92,9 @@ async fn dispatch(command: Command, context: &Context) -> Result {
         Command::Agents(command) => context.or_stop(agents::run(command, context)).await?,
         Command::Subscriptions(command) => context.or_stop(subscriptions::run(command, context)).await?,
         Command::DeadLetters(command) => context.or_stop(dead_letters::run(command, context)).await?,
+        Command::Contexts(command @ contexts::ContextsCommand::Watch(_)) => contexts::run(command, context).await,
+        Command::Contexts(command) => context.or_stop(contexts::run(command, context)).await?,
+        Command::Groups(command) => context.or_stop(groups::run(command, context)).await?,
         Command::Upload(args) => context.or_stop(upload::run(args, context)).await?,
         Command::Download(args) => context.or_stop(download::run(args, context)).await?,
         Command::Status(args) => context.or_stop(status::run(args, context)).await?,

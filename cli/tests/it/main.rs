@@ -5,6 +5,7 @@
 mod admin;
 mod agents;
 mod bus;
+mod contexts;
 mod dead_letters;
 mod identity;
 mod messages;

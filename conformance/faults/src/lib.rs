@@ -97,7 +97,7 @@ pub async fn play(lie: Lie, scenario: &Scenario) -> Result<()> {
 
 async fn play_with(kind: Arc<dyn Kind>, lie: Lie, scenario: &Scenario) -> Result<()> {
     let bus = Bus::fake(FakeBus::builder().wrapped(Arc::new(Lying::new(lie)))).await?;
-    Stage::on(bus).await?.play(scenario, &kind, &[scenario.name.clone()]).await
+    Stage::on(bus).await?.play(scenario, &kind, std::slice::from_ref(&scenario.name)).await
 }
 
 /// What a scenario finds of a fault, by the Rust client, or by raw gRPC: our client checks names and topics itself, so of a

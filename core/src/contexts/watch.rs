@@ -61,6 +61,7 @@ pub(crate) struct Wish {
 pub(crate) struct WatchFrame {
     pub(crate) events: Vec<ContextEvent>,
     pub(crate) revision: u64,
+    pub(crate) state_complete: bool,
 }
 
 /// A watch in the making. All conditions must hold; none watches all that the caller may see.
@@ -233,10 +234,18 @@ impl ContextWatch {
         let before = self.revision;
         for event in frame.events {
             self.begun = true;
-            self.pending.push_back((before, event));
+            self.pending.push_back((
+                before,
+                match event {
+                    // A watch that was complete before anything ever changed has no revision to resume from: what its second
+                    // stream shows as the state was made since.
+                    ContextEvent::State(context) if self.synced => ContextEvent::Created(context),
+                    event => event,
+                },
+            ));
         }
         self.revision = self.revision.max(frame.revision);
-        if !self.synced && frame.revision != 0 {
+        if !self.synced && frame.state_complete {
             self.synced = true;
             self.pending.push_back((frame.revision, ContextEvent::Synced(frame.revision)));
         } else if let Some((reached, _)) = self.pending.back_mut() {

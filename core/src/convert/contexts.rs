@@ -161,7 +161,7 @@ pub(crate) fn watch_frame(operation: &'static str, frame: v1::WatchResponse) -> 
         })
     };
     let events = frame.events.into_iter().map(event).collect::<Result<_>>()?;
-    Ok(WatchFrame { events, revision: frame.revision })
+    Ok(WatchFrame { events, revision: frame.revision, state_complete: frame.state_complete })
 }
 
 // Groups.

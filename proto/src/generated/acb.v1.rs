@@ -1632,6 +1632,15 @@ pub struct Agent {
     /// Tenant revision of its last change.
     #[prost(uint64, tag = "7")]
     pub revision: u64,
+    /// How surely it is there, now.
+    #[prost(enumeration = "AgentPresence", tag = "8")]
+    pub presence: i32,
+    /// What it says that it is doing.
+    #[prost(enumeration = "AgentActivity", tag = "9")]
+    pub activity: i32,
+    /// Until when that holds, in milliseconds since 1970; 0 when it says nothing.
+    #[prost(uint64, tag = "10")]
+    pub activity_until_ms: u64,
 }
 /// RegisterAgentRequest asks to be put on the bus.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -1700,6 +1709,12 @@ pub struct HeartbeatRequest {
     /// Its incarnation, from the registration.
     #[prost(uint64, tag = "2")]
     pub incarnation: u64,
+    /// What it is doing.
+    #[prost(enumeration = "AgentActivity", tag = "3")]
+    pub activity: i32,
+    /// How long that holds when nothing more is heard of it: 1 s to 1 h; 0 for 1 min. Then nobody knows what it is doing.
+    #[prost(uint64, tag = "4")]
+    pub activity_ttl_ms: u64,
 }
 /// HeartbeatResponse tells when the next is due.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -1752,6 +1767,46 @@ pub struct DiscoverAgentsResponse {
     #[prost(string, tag = "2")]
     pub next_page_token: ::prost::alloc::string::String,
 }
+/// WatchAgentsRequest says what to watch. All conditions must hold.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct WatchAgentsRequest {
+    /// One agent; empty for any.
+    #[prost(string, tag = "1")]
+    pub agent_id: ::prost::alloc::string::String,
+    /// Exact type; empty for any.
+    #[prost(string, tag = "2")]
+    pub r#type: ::prost::alloc::string::String,
+    /// Exact location; empty for any.
+    #[prost(string, tag = "3")]
+    pub location: ::prost::alloc::string::String,
+    /// All of these capabilities; at most 64.
+    #[prost(string, repeated, tag = "4")]
+    pub capabilities_all: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Changes after this revision only, as on a resume; 0 begins with the state. Presence has no history: on a resume it is sent of
+    /// every agent that matches, as it is now.
+    #[prost(uint64, tag = "5")]
+    pub after_rev: u64,
+}
+/// AgentEvent is one entry of the state, or one change.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct AgentEvent {
+    /// What happened.
+    #[prost(enumeration = "AgentEventKind", tag = "1")]
+    pub kind: i32,
+    /// The agent then; of one that left, its id alone.
+    #[prost(message, optional, tag = "2")]
+    pub agent: ::core::option::Option<Agent>,
+}
+/// WatchAgentsResponse is events in order. One without events comes at least every 10 s, so that `revision` moves on.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct WatchAgentsResponse {
+    /// The state first, by id.
+    #[prost(message, repeated, tag = "1")]
+    pub events: ::prost::alloc::vec::Vec<AgentEvent>,
+    /// All registrations, updates and departures up to here were sent. 0 until the state is complete.
+    #[prost(uint64, tag = "2")]
+    pub revision: u64,
+}
 /// AgentStatus is whether an agent is there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
@@ -1785,6 +1840,134 @@ impl AgentStatus {
             "AGENT_STATUS_ONLINE" => Some(Self::Online),
             "AGENT_STATUS_OFFLINE" => Some(Self::Offline),
             "AGENT_STATUS_UNKNOWN" => Some(Self::Unknown),
+            _ => None,
+        }
+    }
+}
+/// AgentPresence is how surely an agent is there. Derived, never stored: after a restart of the server every agent is unknown until
+/// it is heard of, for it was the server that was away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum AgentPresence {
+    /// Not set.
+    Unspecified = 0,
+    /// A live stream, or a heartbeat within 15 s.
+    Active = 1,
+    /// Its last stream ended, or a heartbeat is late: it has until 30 s after it was heard of last.
+    Suspect = 2,
+    /// Not heard of for 30 s.
+    Offline = 3,
+    /// Not heard of since it registered, or since the server started.
+    Unknown = 4,
+    /// Offline for 24 h. It stays registered, and what is sent to it is kept.
+    Expired = 5,
+}
+impl AgentPresence {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "AGENT_PRESENCE_UNSPECIFIED",
+            Self::Active => "AGENT_PRESENCE_ACTIVE",
+            Self::Suspect => "AGENT_PRESENCE_SUSPECT",
+            Self::Offline => "AGENT_PRESENCE_OFFLINE",
+            Self::Unknown => "AGENT_PRESENCE_UNKNOWN",
+            Self::Expired => "AGENT_PRESENCE_EXPIRED",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "AGENT_PRESENCE_UNSPECIFIED" => Some(Self::Unspecified),
+            "AGENT_PRESENCE_ACTIVE" => Some(Self::Active),
+            "AGENT_PRESENCE_SUSPECT" => Some(Self::Suspect),
+            "AGENT_PRESENCE_OFFLINE" => Some(Self::Offline),
+            "AGENT_PRESENCE_UNKNOWN" => Some(Self::Unknown),
+            "AGENT_PRESENCE_EXPIRED" => Some(Self::Expired),
+            _ => None,
+        }
+    }
+}
+/// AgentActivity is what an agent says that it is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum AgentActivity {
+    /// It says nothing, or its word is too old. In a heartbeat: leaves it as it was.
+    Unspecified = 0,
+    /// Ready for work.
+    Idle = 1,
+    /// At work.
+    Busy = 2,
+    /// At work that waits for others.
+    Waiting = 3,
+    /// Cannot go on without help.
+    Blocked = 4,
+}
+impl AgentActivity {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "AGENT_ACTIVITY_UNSPECIFIED",
+            Self::Idle => "AGENT_ACTIVITY_IDLE",
+            Self::Busy => "AGENT_ACTIVITY_BUSY",
+            Self::Waiting => "AGENT_ACTIVITY_WAITING",
+            Self::Blocked => "AGENT_ACTIVITY_BLOCKED",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "AGENT_ACTIVITY_UNSPECIFIED" => Some(Self::Unspecified),
+            "AGENT_ACTIVITY_IDLE" => Some(Self::Idle),
+            "AGENT_ACTIVITY_BUSY" => Some(Self::Busy),
+            "AGENT_ACTIVITY_WAITING" => Some(Self::Waiting),
+            "AGENT_ACTIVITY_BLOCKED" => Some(Self::Blocked),
+            _ => None,
+        }
+    }
+}
+/// AgentEventKind is what happened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum AgentEventKind {
+    /// Not set.
+    Unspecified = 0,
+    /// As it stands at the watch's first revision.
+    State = 1,
+    /// Registered, registered again, or changed.
+    Changed = 2,
+    /// Unregistered, or no longer matching what is watched.
+    Left = 3,
+    /// Its presence or its activity is another. Also sent of all again when a watch was too slow for single changes.
+    Presence = 4,
+}
+impl AgentEventKind {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "AGENT_EVENT_KIND_UNSPECIFIED",
+            Self::State => "AGENT_EVENT_KIND_STATE",
+            Self::Changed => "AGENT_EVENT_KIND_CHANGED",
+            Self::Left => "AGENT_EVENT_KIND_LEFT",
+            Self::Presence => "AGENT_EVENT_KIND_PRESENCE",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "AGENT_EVENT_KIND_UNSPECIFIED" => Some(Self::Unspecified),
+            "AGENT_EVENT_KIND_STATE" => Some(Self::State),
+            "AGENT_EVENT_KIND_CHANGED" => Some(Self::Changed),
+            "AGENT_EVENT_KIND_LEFT" => Some(Self::Left),
+            "AGENT_EVENT_KIND_PRESENCE" => Some(Self::Presence),
             _ => None,
         }
     }
@@ -2022,6 +2205,34 @@ pub mod agent_registry_client {
                 .insert(GrpcMethod::new("acb.v1.AgentRegistry", "DiscoverAgents"));
             self.inner.unary(req, path, codec).await
         }
+        /// WatchAgents sends the agents that match and then what changes: registrations, updates and departures in order of revisions,
+        /// presence and activity as they change. At most 64 watches of one agent. Ends with `revision_gap` (detail `oldest_rev`) when
+        /// changes after `after_rev` are no longer kept: watch anew without it; with `token_expired`, `going_away` or `slow_down`: go on from
+        /// the last `revision`.
+        pub async fn watch_agents(
+            &mut self,
+            request: impl tonic::IntoRequest<super::WatchAgentsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::WatchAgentsResponse>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/acb.v1.AgentRegistry/WatchAgents",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("acb.v1.AgentRegistry", "WatchAgents"));
+            self.inner.server_streaming(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -2085,6 +2296,23 @@ pub mod agent_registry_server {
             request: tonic::Request<super::DiscoverAgentsRequest>,
         ) -> std::result::Result<
             tonic::Response<super::DiscoverAgentsResponse>,
+            tonic::Status,
+        >;
+        /// Server streaming response type for the WatchAgents method.
+        type WatchAgentsStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<super::WatchAgentsResponse, tonic::Status>,
+            >
+            + std::marker::Send
+            + 'static;
+        /// WatchAgents sends the agents that match and then what changes: registrations, updates and departures in order of revisions,
+        /// presence and activity as they change. At most 64 watches of one agent. Ends with `revision_gap` (detail `oldest_rev`) when
+        /// changes after `after_rev` are no longer kept: watch anew without it; with `token_expired`, `going_away` or `slow_down`: go on from
+        /// the last `revision`.
+        async fn watch_agents(
+            &self,
+            request: tonic::Request<super::WatchAgentsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<Self::WatchAgentsStream>,
             tonic::Status,
         >;
     }
@@ -2432,6 +2660,52 @@ pub mod agent_registry_server {
                                 max_encoding_message_size,
                             );
                         let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/acb.v1.AgentRegistry/WatchAgents" => {
+                    #[allow(non_camel_case_types)]
+                    struct WatchAgentsSvc<T: AgentRegistry>(pub Arc<T>);
+                    impl<
+                        T: AgentRegistry,
+                    > tonic::server::ServerStreamingService<super::WatchAgentsRequest>
+                    for WatchAgentsSvc<T> {
+                        type Response = super::WatchAgentsResponse;
+                        type ResponseStream = T::WatchAgentsStream;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::WatchAgentsRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as AgentRegistry>::watch_agents(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = WatchAgentsSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.server_streaming(method, req).await;
                         Ok(res)
                     };
                     Box::pin(fut)
@@ -3474,9 +3748,13 @@ pub struct WatchResponse {
     /// In order of revisions; the state first, by id.
     #[prost(message, repeated, tag = "1")]
     pub events: ::prost::alloc::vec::Vec<ContextEvent>,
-    /// All changes up to here were sent. 0 until the state is complete: resume from it only when it is set.
+    /// All changes up to here were sent. 0 until the state is complete, and in a tenant where nothing ever changed: resume
+    /// from it only when it is set.
     #[prost(uint64, tag = "2")]
     pub revision: u64,
+    /// Whether the state was sent, all of it; so from the beginning with `after_rev`.
+    #[prost(bool, tag = "3")]
+    pub state_complete: bool,
 }
 /// ContextScope is who may see a context. Admins of the tenant may see all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]

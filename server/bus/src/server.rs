@@ -200,7 +200,7 @@ impl ServerBuilder {
             },
         })
         .await?;
-        let presence = Arc::new(Presence::new(Arc::clone(&self.clock)));
+        let presence = Arc::new(Presence::new(Arc::clone(&self.clock), Arc::clone(&metrics)));
         let revocations = Arc::new(Revocations::default());
         self.remember(&presence, &revocations).await?;
         let auth =
@@ -391,6 +391,7 @@ impl Inside {
             wake: self.expiry,
         };
         self.tasks.spawn("contexts", reconciler.run());
+        self.tasks.spawn("presence", Arc::clone(&self.admin.presence).run());
         self.tasks.spawn("sweep", sweep::run(Arc::clone(&self.metadata), self.clock));
         self.health.set(true).await;
         self.admin.readiness.set(true);

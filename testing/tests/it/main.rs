@@ -5,3 +5,4 @@
 mod leaks;
 mod life;
 mod network;
+mod presence;

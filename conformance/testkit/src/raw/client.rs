@@ -4,8 +4,9 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use acb_proto::v1::{
     admin_service_client::AdminServiceClient, agent_registry_client::AgentRegistryClient,
-    auth_service_client::AuthServiceClient, dead_letter_service_client::DeadLetterServiceClient,
-    message_service_client::MessageServiceClient, subscription_service_client::SubscriptionServiceClient,
+    auth_service_client::AuthServiceClient, context_service_client::ContextServiceClient,
+    dead_letter_service_client::DeadLetterServiceClient, message_service_client::MessageServiceClient,
+    subscription_service_client::SubscriptionServiceClient,
 };
 use acb_sdk::{Dialer, transport::Io};
 use bytes::Bytes;
@@ -205,6 +206,11 @@ impl RawClient {
     /// `DeadLetterService`.
     pub fn dead_letters(&self) -> DeadLetterServiceClient<Service> {
         DeadLetterServiceClient::new(self.service())
+    }
+
+    /// `ContextService`.
+    pub fn contexts(&self) -> ContextServiceClient<Service> {
+        ContextServiceClient::new(self.service())
     }
 
     /// `AuthService`.

@@ -50,6 +50,26 @@ const MESSAGE: &[&str] = &[
 const SUBSCRIPTION: &[&str] =
     &["name", "filters", "ack_wait", "retry", "max_attempts", "dead_letters", "max_leased", "start", "seq", "time"];
 
+const CONTEXT: &[&str] = &[
+    "id",
+    "key",
+    "type",
+    "scope",
+    "groups",
+    "shares",
+    "content_type",
+    "description",
+    "labels",
+    "metadata",
+    "ttl",
+    "version",
+    "payload",
+    "if_rev",
+    "force",
+    "idempotency_key",
+];
+const WATCH: &[&str] = &["session", "id", "key", "key_prefix", "type", "owner", "labels", "after_rev"];
+
 /// Every word.
 pub const VERBS: &[Verb] = &[
     verb(
@@ -64,6 +84,18 @@ pub const VERBS: &[Verb] = &[
     verb("update_agent", AGENT, "Changes the agent. Gives it."),
     verb("unregister", &["id", "keep_inbox"], "Takes the agent off the bus."),
     verb("heartbeat", &["id", "incarnation"], "Says that the agent is alive. Gives `next_within_ms`."),
+    verb("set_activity", &["activity", "ttl"], "Says what the agent is doing, for a span."),
+    verb(
+        "watch_agents",
+        &["id", "type", "location", "capabilities_all", "after", "session"],
+        "Opens a watch of agents: with the state first, or `after` a revision.",
+    ),
+    verb(
+        "agent_events",
+        &["count", "session"],
+        "Waits for so many events of the watch. Gives `events`, each with `kind`, `id` and the agent's fields, and the `revision` reached.",
+    ),
+    verb("no_agent_events", &["session"], "The watch has nothing more to say."),
     verb(
         "discover",
         &[
@@ -150,6 +182,25 @@ pub const VERBS: &[Verb] = &[
         &["session"],
         "Waits for the notice that the stream's token ends soon. Gives `expires_at_ms`.",
     ),
+    verb("share", CONTEXT, "Shares a context. Gives it, and `existed`."),
+    verb("get_context", &["id", "key", "at_rev"], "Gives the context with its payload."),
+    verb("update_context", CONTEXT, "Changes what is given of a context. Gives it, and `duplicate`."),
+    verb("delete_context", &["id", "if_rev", "force"], "Deletes a context. Gives the marker's `rev`; 0 for none."),
+    verb("renew_context", &["id", "ttl"], "Starts a context's life anew. Gives `expires_at_ms`."),
+    verb(
+        "list_contexts",
+        &["type", "owner", "scope", "labels", "key_prefix", "text", "page_size", "page_token"],
+        "Gives `keys`, `next_page_token`, `revision`.",
+    ),
+    verb("context_history", &["id"], "Gives `revs`, newest first, their `count`, and whether the newest is a marker."),
+    verb("watch", WATCH, "Opens a watch of contexts and takes its state. Gives `keys` of the state, `revision`."),
+    verb("event", &["session"], "Waits for the watch's next change. Gives the context, and `event`."),
+    verb("create_group", &["name", "description"], "Makes a group. Gives `members`."),
+    verb("delete_group", &["name"], "Ends a group."),
+    verb("list_groups", &[], "Gives `names`."),
+    verb("add_members", &["name", "agents"], "Puts agents into a group. Gives `members`."),
+    verb("remove_members", &["name", "agents"], "Takes agents out of a group. Gives `members`."),
+    verb("list_members", &["name"], "Gives `agents`."),
     verb("status", &["id"], "Where a message stands. Gives `topic`, `from`, `subscriptions`."),
     verb("dead_letters", &["subscription", "page_size", "page_token"], "Gives `dead_letters`, `next_page_token`."),
     verb("dead_letter", &["id"], "Gives one dead letter, whole."),

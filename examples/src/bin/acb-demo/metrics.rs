@@ -27,6 +27,7 @@ pub(crate) const DOCUMENTED: &[(&str, &str)] = &[
     ("acb_agent_registrations_total", ""),
     ("acb_agent_discoveries_total", ""),
     ("acb_agent_heartbeats_total", ""),
+    ("acb_presence_changes_total", ""),
     ("acb_agents_active", ""),
     ("acb_context_reads_total", ""),
     ("acb_context_writes_total", ""),

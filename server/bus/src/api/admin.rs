@@ -106,6 +106,7 @@ impl AdminDeps {
         for partition in self.delivery.partitions() {
             partition.run_due(now);
         }
+        self.presence.run_due(now);
         Some(now)
     }
 

@@ -1,8 +1,8 @@
-//! Watches of contexts: how many, and of what.
+//! Watches of contexts and agents: how many, and of what.
 
 use std::sync::Arc;
 
-use acb_ports::metadata::ContextFilter;
+use acb_ports::metadata::{AgentFilter, ContextFilter};
 use acb_types::{AgentId, ErrorCode, TenantId, limits};
 use ahash::AHashMap;
 use parking_lot::Mutex;
@@ -10,6 +10,7 @@ use prometheus_client::metrics::gauge::Gauge;
 
 use super::{App, OpContext};
 use crate::{
+    changes::agent_watch::{AgentFrame, AgentWatch, AgentWatchDeps, AgentWish},
     changes::context_watch::{ContextWatch, WatchDeps, WatchFrame, WatchWish},
     domain::context as rules,
     error::AppError,
@@ -77,7 +78,54 @@ impl OpenWatch {
     }
 }
 
+/// A watch of agents that counts as open until it is dropped.
+#[derive(Debug)]
+pub struct OpenAgentWatch {
+    watch: AgentWatch,
+    events: prometheus_client::metrics::counter::Counter,
+    _slot: Slot,
+}
+
+impl OpenAgentWatch {
+    /// As [`AgentWatch::next`].
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn next(&mut self) -> Result<AgentFrame, AppError> {
+        let frame = self.watch.next().await?;
+        self.events.inc_by(frame.events.len() as u64);
+        Ok(frame)
+    }
+}
+
 impl App {
+    /// Opens a watch of agents: from a revision on, or with the state first.
+    ///
+    /// # Errors
+    /// `revision_gap` with the detail `oldest_rev`, `too_many_streams`, and what [`crate::domain::agent::check_filter`]
+    /// refuses.
+    pub async fn agent_watch(
+        &self,
+        ctx: &OpContext,
+        agent: Option<AgentId>,
+        filter: AgentFilter,
+        after: Option<u64>,
+    ) -> Result<OpenAgentWatch, AppError> {
+        let p = ctx.principal();
+        crate::domain::agent::check_filter(&filter)?;
+        let metrics = self.deps.metrics.tenant(&p.tenant);
+        let slot = self.watches.take((p.tenant.clone(), p.agent.clone()), metrics.watches)?;
+        let deps = AgentWatchDeps {
+            metadata: Arc::clone(&self.deps.metadata),
+            presence: Arc::clone(&self.deps.presence),
+            clock: Arc::clone(&self.deps.clock),
+            drain: self.deps.drain.clone(),
+        };
+        let wish = AgentWish { session: Arc::clone(&ctx.session), agent, filter, after };
+        let watch = AgentWatch::open(deps, wish, |at| self.deps.changes.follow(&p.tenant, at)).await?;
+        Ok(OpenAgentWatch { watch, events: metrics.watch_events, _slot: slot })
+    }
+
     /// Opens a watch of contexts: from a revision on, or with the state first.
     ///
     /// # Errors

@@ -65,6 +65,7 @@ verbs! {
     UnregisterAgent "/acb.v1.AgentRegistry/UnregisterAgent" AGENTS;
     Heartbeat "/acb.v1.AgentRegistry/Heartbeat" AGENTS;
     DiscoverAgents "/acb.v1.AgentRegistry/DiscoverAgents" EVERYBODY;
+    WatchAgents "/acb.v1.AgentRegistry/WatchAgents" EVERYBODY;
 
     Send "/acb.v1.MessageService/Send" PRODUCERS;
     PublishStream "/acb.v1.MessageService/PublishStream" PRODUCERS;

@@ -72,6 +72,8 @@ pub struct WatchFrame {
     pub events: Vec<WatchEvent>,
     /// All up to here was sent; 0 while the state is not complete.
     pub revision: u64,
+    /// Whether the state was sent, all of it.
+    pub state_complete: bool,
 }
 
 /// What a watch stands on.
@@ -417,7 +419,10 @@ impl ContextWatch {
             self.sent = self.sent.max(self.reached);
         }
         self.heartbeat_at_ms = self.deps.clock.now().mono_after(limits::WATCH_HEARTBEAT);
-        WatchFrame { events, revision: self.sent }
+        // The state's events are the only ones of no revision, and stand before all others.
+        let state_pending = self.pending.front().is_some_and(|(revision, _)| *revision == 0);
+        let state_complete = matches!(self.phase, Phase::Changes) && !state_pending;
+        WatchFrame { events, revision: self.sent, state_complete }
     }
 }
 

@@ -7,6 +7,7 @@
 //!
 //! Not in this room: who may see what. That is the affair of the watch that follows.
 
+pub mod agent_watch;
 pub mod context_watch;
 
 use std::{

@@ -1,6 +1,6 @@
 //! What an agent may say of itself: the limits of its fields.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use acb_ports::metadata::{AgentCapability, AgentFilter, AgentSpec};
 use acb_types::{ErrorCode, limits};
@@ -63,6 +63,21 @@ pub(super) fn check_metadata(metadata: &BTreeMap<String, String>) -> Result<(), 
     match metadata.keys().find(|k| k.is_empty()) {
         Some(_) => Err(AppError::invalid("metadata", "must not have an empty name")),
         None => Ok(()),
+    }
+}
+
+/// Whether an agent's word about its activity may hold so long.
+///
+/// # Errors
+/// `invalid_argument` outside the limits.
+pub fn check_activity(ttl: Option<Duration>) -> Result<(), AppError> {
+    let range = limits::ACTIVITY_TTL_MIN..=limits::ACTIVITY_TTL_MAX;
+    match ttl {
+        Some(ttl) if !range.contains(&ttl) => {
+            let message = format!("of {ttl:?} is outside {:?} to {:?}", range.start(), range.end());
+            Err(AppError::invalid("activity_ttl_ms", message))
+        }
+        _ => Ok(()),
     }
 }
 

@@ -63,13 +63,14 @@ catalogue! {
     REGISTRATIONS = Counter "acb_agent_registrations_total" TENANT, "Registrations of agents.";
     DISCOVERIES = Counter "acb_agent_discoveries_total" TENANT, "Pages of discovery.";
     HEARTBEATS = Counter "acb_agent_heartbeats_total" TENANT, "Heartbeats; agents with an open stream need none.";
+    PRESENCE_CHANGES = Counter "acb_presence_changes_total" TENANT, "Times that an agent's presence or activity became another.";
     ACTIVE_AGENTS = Gauge "acb_agents_active" TENANT, "Agents that are online now.";
     CONTEXT_READS = Counter "acb_context_reads_total" TENANT, "Reads of one context.";
     CONTEXT_WRITES = Counter "acb_context_writes_total" TENANT, "Contexts made, changed or deleted.";
     CONTEXT_CONFLICTS = Counter "acb_context_conflicts_total" TENANT, "Writes of contexts refused because somebody was faster.";
     CONTEXT_EXPIRIES = Counter "acb_context_expiries_total" TENANT, "Contexts whose time was over.";
-    WATCHES = Gauge "acb_watches" TENANT, "Watches of contexts that are open.";
-    WATCH_EVENTS = Counter "acb_watch_events_total" TENANT, "Events sent to watches of contexts.";
+    WATCHES = Gauge "acb_watches" TENANT, "Watches of contexts and agents that are open.";
+    WATCH_EVENTS = Counter "acb_watch_events_total" TENANT, "Events sent to watches of contexts and agents.";
     LOGINS = Counter "acb_logins_total" &[], "Logins that gave tokens.";
     CALLS = Counter "acb_requests_total" &["method"], "Unary calls answered.";
     CALL_TIME = Histogram "acb_request_seconds" &["method"], "Time of unary calls inside the server.";

@@ -109,6 +109,8 @@ pub struct TenantMetrics {
     pub context_expiries: Counter,
     /// Watches that are open.
     pub watches: Gauge,
+    /// Changes of presence.
+    pub presence_changes: Counter,
     /// Events sent to watches.
     pub watch_events: Counter,
 }
@@ -181,6 +183,7 @@ pub struct Metrics {
     context_conflicts: Family<TenantLabels, Counter>,
     context_expiries: Family<TenantLabels, Counter>,
     watches: Family<TenantLabels, Gauge>,
+    presence_changes: Family<TenantLabels, Counter>,
     watch_events: Family<TenantLabels, Counter>,
     messages_in: Family<PartitionLabels, Counter>,
     duplicates: Family<PartitionLabels, Counter>,
@@ -243,6 +246,7 @@ impl Metrics {
             context_conflicts: registered(&mut r, &m::CONTEXT_CONFLICTS),
             context_expiries: registered(&mut r, &m::CONTEXT_EXPIRIES),
             watches: registered(&mut r, &m::WATCHES),
+            presence_changes: registered(&mut r, &m::PRESENCE_CHANGES),
             watch_events: registered(&mut r, &m::WATCH_EVENTS),
             messages_in: registered(&mut r, &m::MESSAGES_IN),
             duplicates: registered(&mut r, &m::DUPLICATES),
@@ -294,6 +298,7 @@ impl Metrics {
             context_conflicts: self.context_conflicts.get_or_create_owned(&l),
             context_expiries: self.context_expiries.get_or_create_owned(&l),
             watches: self.watches.get_or_create_owned(&l),
+            presence_changes: self.presence_changes.get_or_create_owned(&l),
             watch_events: self.watch_events.get_or_create_owned(&l),
         }
     }

@@ -134,7 +134,9 @@ async fn after_each_of_20_kills_at_most_a_window_is_sent_again() {
         let client = connect(&server).await;
         let (tell, mut progress) = watch::channel(None::<Progress>);
         let tell = Arc::new(tell);
-        let upload = begin(&client).progress(move |p| drop(tell.send_replace(Some(p))));
+        let upload = begin(&client).progress(move |p| {
+            tell.send_replace(Some(p));
+        });
         let mut task = tokio::spawn(upload.into_future());
         let mut run = Run::default();
         let ended = loop {
@@ -205,8 +207,9 @@ async fn a_download_goes_on_over_kills_of_the_server_and_of_its_own_process() {
     for third in 1..=2 {
         let client = connect(&server).await;
         let (tell, mut progress) = watch::channel(0);
-        let download =
-            client.streams().download(&uploaded.context_id).progress(move |p| drop(tell.send_replace(p.done_bytes)));
+        let download = client.streams().download(&uploaded.context_id).progress(move |p| {
+            tell.send_replace(p.done_bytes);
+        });
         let task = tokio::spawn(download.to_path(copy.clone()));
         progress.wait_for(|done| *done >= size * third / 3).await.unwrap();
         if third == 1 {

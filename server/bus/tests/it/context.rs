@@ -44,6 +44,7 @@ pub(crate) async fn delete(client: &Client, id: &str, if_rev: u64) -> Result<u64
 async fn a_context_is_shared_read_changed_and_deleted() {
     let server = Setup::dev().start().await;
     let a = server.dev("default", "planner");
+    share(&a, spec("other"), "x").await.unwrap();
     let made = share(&a, spec("plans/alpha"), "step 1").await.unwrap();
     assert_eq!((made.owner.as_str(), made.size_bytes, made.payload.len()), ("planner", 6, 0));
     let said = made.spec.clone().unwrap();

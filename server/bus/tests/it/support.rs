@@ -8,8 +8,7 @@ use acb_proto::v1::{
     self, admin_service_client::AdminServiceClient, agent_registry_client::AgentRegistryClient,
     auth_service_client::AuthServiceClient, context_service_client::ContextServiceClient,
     dead_letter_service_client::DeadLetterServiceClient, message_service_client::MessageServiceClient,
-    stream_service_client::StreamServiceClient,
-    subscription_service_client::SubscriptionServiceClient,
+    stream_service_client::StreamServiceClient, subscription_service_client::SubscriptionServiceClient,
 };
 use acb_server::{
     ServerBuilder, ServerHandle, boot,
@@ -309,7 +308,7 @@ impl Client {
     }
 
     pub(crate) async fn heartbeat(&self, id: &str, incarnation: u64) -> Result<(), Failure> {
-        let request = v1::HeartbeatRequest { agent_id: id.to_owned(), incarnation };
+        let request = v1::HeartbeatRequest { agent_id: id.to_owned(), incarnation, ..Default::default() };
         told(self.agents().heartbeat(request).await).map(|_| ())
     }
 

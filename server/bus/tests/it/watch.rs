@@ -26,12 +26,13 @@ const SOON: Duration = Duration::from_secs(60);
 struct Watch {
     stream: Streaming<v1::WatchResponse>,
     revision: u64,
+    complete: bool,
 }
 
 impl Watch {
     async fn open(client: &Client, request: v1::WatchRequest) -> Result<Self, Failure> {
         let stream = client.contexts().watch(request).await.map_err(|s| failure(&s))?.into_inner();
-        Ok(Self { stream, revision: 0 })
+        Ok(Self { stream, revision: 0, complete: false })
     }
 
     async fn all(client: &Client) -> Self {
@@ -44,6 +45,7 @@ impl Watch {
         let frame = frame.map_err(|s| failure(&s))?.expect("the stream ended without an error");
         assert!(frame.revision >= self.revision, "{} after {}", frame.revision, self.revision);
         self.revision = frame.revision;
+        self.complete = frame.state_complete;
         Ok(frame.events)
     }
 
@@ -59,7 +61,7 @@ impl Watch {
     /// The state, up to where it is complete.
     async fn state(&mut self) -> Vec<v1::ContextEvent> {
         let mut all = Vec::new();
-        while self.revision == 0 {
+        while !self.complete {
             all.extend(self.frame().await.unwrap());
         }
         assert!(all.iter().all(|e| e.kind() == Kind::State), "{all:?}");

@@ -17,10 +17,10 @@ use crate::{
 };
 
 /// The consumer that steps mean when they name none.
-const MAIN: &str = "main";
+pub(super) const MAIN: &str = "main";
 
 /// Long enough for the client's own tasks to hand on what has arrived.
-const MOMENT: Duration = Duration::from_millis(10);
+pub(super) const MOMENT: Duration = Duration::from_millis(10);
 
 /// An open subscription and what came of it.
 #[derive(Debug)]

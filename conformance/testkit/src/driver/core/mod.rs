@@ -2,13 +2,15 @@
 //! does here too; the scenarios see only what a user sees.
 
 mod consume;
+mod contexts;
 mod identity;
 mod messages;
 mod registry;
+mod watching;
 
 use std::{collections::HashMap, sync::Arc};
 
-use acb_sdk::{Client, Credentials, Error};
+use acb_sdk::{Client, ContextWatch, Credentials, Error};
 use async_trait::async_trait;
 use serde_json::{Value, json};
 
@@ -31,9 +33,11 @@ impl Kind for Core {
             credentials: None,
             client: None,
             sessions: HashMap::new(),
+            watches: HashMap::new(),
             pending: HashMap::new(),
             last_request: String::new(),
             probe: None,
+            watches: HashMap::new(),
         })
     }
 }
@@ -53,8 +57,10 @@ struct CoreDriver {
     credentials: Option<Credentials>,
     client: Option<Client>,
     sessions: HashMap<String, Session>,
+    watches: HashMap<String, ContextWatch>,
     pending: HashMap<String, Pending>,
     last_request: String,
+    watches: HashMap<String, acb_sdk::AgentWatch>,
     /// Looks at the server beside the client, to know when it has taken something.
     probe: Option<RawClient>,
 }
@@ -94,7 +100,9 @@ impl CoreDriver {
 
     async fn hang_up(&mut self) {
         self.sessions.clear();
+        self.watches.clear();
         self.pending.clear();
+        self.watches.clear();
         if let Some(client) = self.client.take() {
             client.close().await;
         }
@@ -121,11 +129,30 @@ impl Driver for CoreDriver {
             "update_agent" => self.update_agent(args).await,
             "unregister" => self.unregister(args).await,
             "heartbeat" => self.heartbeat().await,
+            "set_activity" => self.set_activity(args).await,
+            "watch_agents" => self.watch_agents(args).await,
+            "agent_events" => self.agent_events(args).await,
+            "no_agent_events" => self.no_agent_events(args).await,
             "discover" => self.discover(args).await,
             "create_subscription" => self.create_subscription(args).await,
             "get_subscription" => self.get_subscription(args).await,
             "list_subscriptions" => self.list_subscriptions(args).await,
             "delete_subscription" => self.delete_subscription(args).await,
+            "share" => self.share(args).await,
+            "get_context" => self.get_context(args).await,
+            "update_context" => self.update_context(args).await,
+            "delete_context" => self.delete_context(args).await,
+            "renew_context" => self.renew_context(args).await,
+            "list_contexts" => self.list_contexts(args).await,
+            "context_history" => self.context_history(args).await,
+            "watch" => self.watch(args).await,
+            "event" => self.event(args).await,
+            "create_group" => self.create_group(args).await,
+            "delete_group" => self.delete_group(args).await,
+            "list_groups" => self.list_groups().await,
+            "add_members" => self.add_members(args).await,
+            "remove_members" => self.remove_members(args).await,
+            "list_members" => self.list_members(args).await,
             "send" => self.send(args).await,
             "publish" => self.publish(args).await,
             "request" => self.request(args).await,

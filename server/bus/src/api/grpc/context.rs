@@ -347,5 +347,9 @@ fn event_out(event: WatchEvent) -> v1::ContextEvent {
 }
 
 fn frame_out(frame: WatchFrame) -> v1::WatchResponse {
-    v1::WatchResponse { events: frame.events.into_iter().map(event_out).collect(), revision: frame.revision }
+    v1::WatchResponse {
+        events: frame.events.into_iter().map(event_out).collect(),
+        revision: frame.revision,
+        state_complete: frame.state_complete,
+    }
 }
