@@ -118,6 +118,8 @@ async def main(arguments: argparse.Namespace) -> None:
     works = [json.loads(line) for line in pathlib.Path(arguments.works).read_text(encoding="utf-8").splitlines()]
     async with team.client(arguments.url, team.PLANNER) as bus:
         planner = await bus.agents.register(team.PLANNER, type="planner")
+        # The streams that follow show that it is alive; before them a heartbeat does.
+        await bus.agents.heartbeat()
         async with bus.inbox() as inbox, asyncio.TaskGroup() as tasks:
             team.tell("ready")
             tasks.create_task(team.tell_of_connection(bus))

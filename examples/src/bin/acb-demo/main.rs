@@ -17,8 +17,10 @@ mod report;
 mod server;
 mod shared;
 mod story;
+mod streaming;
 mod survey;
 mod team;
+mod teller;
 mod watcher;
 mod worker;
 

@@ -66,6 +66,18 @@ pub(crate) async fn refuse_a_stranger(reader: &Client, stranger: &Client) -> Res
     Ok(absent.code().name())
 }
 
+/// Shows that of two changes of one revision only the first is made. Gives the code with which the second was refused.
+pub(crate) async fn refuse_the_late(reader: &Client) -> Result<&'static str> {
+    let notes = reader.contexts().get(NOTES).await?;
+    let change = |text: &'static str| reader.contexts().update(&notes.id).payload(text).if_rev(notes.rev);
+    change("the first change").await?;
+    let Err(refused) = change("the second").await else {
+        bail!("a change overwrote another unseen");
+    };
+    ensure!(reader.contexts().get(NOTES).await?.payload == "the first change", "a refused change was made");
+    Ok(refused.code().name())
+}
+
 /// Asks the planner for the result, merges what no worker had merged, and compares all with the planner's table.
 pub(crate) async fn conclude(reader: &Client, works: &[Work], table: &Table) -> Result<Shared> {
     let reply = reader.messages().request(PLANNER, "result").timeout(ANSWER_WITHIN).await?;

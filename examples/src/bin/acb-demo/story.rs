@@ -25,7 +25,9 @@ use crate::{
     report::{self, Table, bytes, columns, thousands},
     server::{Place, Server},
     shared::{self, Shared},
+    streaming::{self, Streamed},
     team::{Event, Team, Told},
+    teller::Teller,
 };
 
 /// Who answered for a file that was given up.
@@ -46,6 +48,8 @@ const NOTICED_WITHIN: Duration = Duration::from_secs(3);
 const READY_WITHIN: Duration = Duration::from_secs(20);
 /// What the planner does not need to give up by itself.
 const SPARE: Duration = Duration::from_secs(10);
+/// How long packing, uploading and downloading may take.
+const STREAMED_WITHIN: Duration = Duration::from_secs(60);
 /// Lines of a log that are shown when something went wrong.
 const LOG_LINES_SHOWN: usize = 20;
 /// A UTF-16 file that ends in the middle of a character: nobody can survey it.
@@ -80,12 +84,16 @@ pub(crate) struct StoryArgs {
     /// Seconds after which the planner gives up.
     #[arg(long, value_name = "SECONDS", default_value_t = 45)]
     within: u64,
+
+    /// Size of the archive that is streamed, in megabytes of 1,000,000 bytes: what the files do not fill is generated.
+    #[arg(long, value_name = "MEGABYTES", default_value_t = 320)]
+    stream_mb: u64,
 }
 
 /// Runs the demo. What it needs is in a temporary folder, which is kept only when something went wrong.
 pub(crate) async fn run(args: StoryArgs) -> Result<ExitCode> {
     let folder = tempfile::Builder::new().prefix("acb-demo-").tempdir()?;
-    let mut story = Story { start: Instant::now(), folder: folder.path().to_owned(), logged: Logged::default() };
+    let mut story = Story { teller: Teller::begin(), folder: folder.path().to_owned(), logged: Logged::default() };
     let outcome = tokio::select! {
         outcome = story.tell_it(&args) => outcome,
         _ = tokio::signal::ctrl_c() => Err(anyhow::anyhow!("interrupted")),
@@ -186,7 +194,7 @@ impl Life {
 }
 
 struct Story {
-    start: Instant,
+    teller: Teller,
     folder: PathBuf,
     logged: Logged,
 }
@@ -201,12 +209,12 @@ struct Keys {
 
 impl Story {
     fn say(&self, who: &str, what: impl AsRef<str>) {
-        println!("{:7.2}s  {who:<9} {}", self.start.elapsed().as_secs_f64(), what.as_ref());
+        self.teller.say(who, what);
     }
 
     async fn tell_it(&mut self, args: &StoryArgs) -> Result<bool> {
         println!("A planner, four workers and a watcher survey a folder together, each a process of its own. The planner and");
-        println!("two workers are written in Python, the others in Rust. On the way a worker is killed, and then the server.\n");
+        println!("two workers are written in Python, the others in Rust. On the way a worker is killed, and the server twice.\n");
         let dir = args.dir.clone().or(args.named_dir.clone()).map_or_else(folder::dependency_sources, Ok)?;
         let choice = folder::choose(&dir, args.files)?;
         let extra = self.folder.join("extra");
@@ -258,14 +266,20 @@ impl Story {
         self.say(READER, format!("asked the planner for the result, and has the answer: {files} files"));
         let (added, version) = (thousands(shared.added.new), &shared.version);
         self.say(READER, format!("merged {added} findings that no worker had shared: {} {version}", findings::KEY));
-        let after = place.metrics().await?;
-        reader.close().await;
         team.end();
+
+        let watcher = connect_with(&place, &keys.watcher, WATCHER).await?;
+        let size = args.stream_mb * 1_000_000;
+        let streaming = streaming::stream(self.teller, &reader, &watcher, (server, &place), (&works, size));
+        let (server, streamed) = timeout(STREAMED_WITHIN, streaming).await.context("streaming took too long")??;
+        let after = place.metrics().await?;
+        watcher.close().await;
+        reader.close().await;
         server.kill().await?;
-        self.conclude(&works, &table, &shared, &before, &after)
+        self.conclude(&works, &table, &shared, &streamed, [&before, &streamed.metrics, &after])
     }
 
-    /// Makes the context that the team will share, and tries a third door that must stay shut.
+    /// Makes the context that the team will share, and tries two more doors that must stay shut.
     async fn share(&self, place: &Place, keys: &Keys) -> Result<Client> {
         let reader = connect_with(place, &keys.reader, READER).await?;
         shared::furnish(&reader).await?;
@@ -274,6 +288,8 @@ impl Story {
         let code = shared::refuse_a_stranger(&reader, &stranger).await?;
         self.say("demo", format!("refused, as it must be: the reader's private notes to the watcher ({code})"));
         stranger.close().await;
+        let code = shared::refuse_the_late(&reader).await?;
+        self.say("demo", format!("refused, as it must be: a second change of one and the same revision ({code})"));
         Ok(reader)
     }
 
@@ -458,7 +474,14 @@ impl Story {
     }
 
     /// Compares and shows everything. Says whether the tables are equal.
-    fn conclude(&self, works: &[Work], team: &Table, shared: &Shared, before: &str, after: &str) -> Result<bool> {
+    fn conclude(
+        &self,
+        works: &[Work],
+        team: &Table,
+        shared: &Shared,
+        streamed: &Streamed,
+        scrapes: [&str; 3],
+    ) -> Result<bool> {
         let local_start = Instant::now();
         let local = report::local(works)?;
         let local_time = local_start.elapsed();
@@ -466,9 +489,9 @@ impl Story {
         let differences = report::differences(team, &local);
 
         println!("\nWhat the team found\n\n{}", report::languages(team));
-        println!("How it went\n\n{}", self.summary(team, shared, &differences));
-        let (before, after) = (metrics::Scrape::parse(before), metrics::Scrape::parse(after));
-        println!("The server's metrics, which start anew with it\n\n{}", metrics::table(&before, &after));
+        println!("How it went\n\n{}", self.summary(team, shared, streamed, &differences));
+        let scrapes = scrapes.map(metrics::Scrape::parse);
+        println!("The server's metrics, which start anew with it\n\n{}", metrics::table(&scrapes));
         if differences.is_empty() {
             println!(
                 "The planner's table equals the local survey, file by file: {} files.",
@@ -481,10 +504,23 @@ impl Story {
         if !shared.equal {
             println!("What the planner answered, or the shared context, differs from the planner's table.");
         }
-        Ok(differences.is_empty() && shared.equal)
+        let [source, downloaded] = &streamed.digests;
+        if streamed.equal() {
+            println!("The archive that was downloaded equals its source, SHA-256 {source}.");
+        } else {
+            println!("The archive that was downloaded differs from its source:\n  source:     {source}");
+            println!("  downloaded: {downloaded}");
+        }
+        Ok(differences.is_empty() && shared.equal && streamed.equal())
     }
 
-    fn summary(&self, team: &Table, shared: &Shared, differences: &[report::Difference]) -> String {
+    fn summary(
+        &self,
+        team: &Table,
+        shared: &Shared,
+        streamed: &Streamed,
+        differences: &[report::Difference],
+    ) -> String {
         let logged = &self.logged;
         let mut rows = Vec::new();
         let mut row = |what: &str, value: String| rows.push(vec![what.to_owned(), value]);
@@ -501,10 +537,14 @@ impl Story {
         row("merges by workers", thousands(logged.merges));
         row("merges made again, because somebody was faster", thousands(logged.races));
         row("merged last, which no worker had shared", thousands(shared.added.new));
-        row("times the server was killed", "1".into());
-        row("seconds until it was ready again", format!("{:.2}", logged.away.as_secs_f64()));
+        row("seconds until the killed server was ready again", format!("{:.2}", logged.away.as_secs_f64()));
+        row("streamed as one context", bytes(streamed.size));
+        row("sent again, because the server was killed on the way", bytes(streamed.sent_again));
+        row("seconds to upload it, the kill included", format!("{:.2}", streamed.up.as_secs_f64()));
+        row("seconds to download it", format!("{:.2}", streamed.down.as_secs_f64()));
+        row("times the server was killed", "2".into());
         row("different from the local survey", thousands(differences.len() as u64));
-        row("seconds in all", format!("{:.1}", self.start.elapsed().as_secs_f64()));
+        row("seconds in all", format!("{:.1}", self.teller.seconds()));
         columns(&["", ""], &rows).trim_start_matches('\n').to_owned()
     }
 }
