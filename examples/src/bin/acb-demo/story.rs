@@ -213,8 +213,12 @@ impl Story {
     }
 
     async fn tell_it(&mut self, args: &StoryArgs) -> Result<bool> {
-        println!("A planner, four workers and a watcher survey a folder together, each a process of its own. The planner and");
-        println!("two workers are written in Python, the others in Rust. On the way a worker is killed, and the server twice.\n");
+        println!(
+            "A planner, four workers and a watcher survey a folder together, each a process of its own. The planner and"
+        );
+        println!(
+            "two workers are written in Python, the others in Rust. On the way a worker is killed, and the server twice.\n"
+        );
         let dir = args.dir.clone().or(args.named_dir.clone()).map_or_else(folder::dependency_sources, Ok)?;
         let choice = folder::choose(&dir, args.files)?;
         let extra = self.folder.join("extra");

@@ -29,7 +29,8 @@ pub(crate) struct WatcherArgs {
 pub(crate) async fn run(args: WatcherArgs) -> Result<()> {
     let client = bus::connect(&args.url, WATCHER).await?;
     let mut progress = client.listen([format!("{PROGRESS}.>")]).await?;
-    let mut shared = client.contexts().watch().key(findings::KEY).payloads_up_to(CONTEXT_INLINE_BYTES_MAX).open().await?;
+    let mut shared =
+        client.contexts().watch().key(findings::KEY).payloads_up_to(CONTEXT_INLINE_BYTES_MAX).open().await?;
     tell(&Event::Ready);
     let mut workers = BTreeMap::new();
     let mut told = 0;

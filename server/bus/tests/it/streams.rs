@@ -127,7 +127,7 @@ async fn the_operators_levels_hold_for_streams_too() {
     let asks = v1::PublishStreamRequest { durability: v1::Durability::Written as i32, ..batch(1, "t") };
     up.up.send(asks).await.unwrap();
     let rejects = up.next().await.unwrap().rejects;
-    let codes: Vec<_> = rejects.iter().map(|r| (r.counter, r.error.as_ref().unwrap().name.as_str())).collect();
+    let codes: Vec<_> = rejects.iter().map(|r| (r.counter, r.error.as_ref().unwrap().code.as_str())).collect();
     assert_eq!(codes, [(1, "durability_unavailable")]);
     up.up.send(batch(2, "t")).await.unwrap();
     assert_eq!(up.next().await.unwrap().acks[0].durability, v1::Durability::Synced as i32);
