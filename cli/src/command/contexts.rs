@@ -213,64 +213,61 @@ async fn put(args: PutArgs, contexts: &Contexts, context: &Context) -> Result {
         Err(error) => return Err(error.into()),
     };
     // Revision 0 is of what is not there: sharing it then says that the key is taken.
-    let written = match there.filter(|_| args.if_rev != Some(0)) {
-        Some(there) => {
-            let mut update = contexts.update(&there.id).payload(payload);
-            update = match args.if_rev {
-                Some(rev) => update.if_rev(rev),
-                None => update.force(),
-            };
-            if let Some(scope) = args.scope {
-                update = update.scope(scope);
-            }
-            if !args.groups.is_empty() {
-                update = update.groups(args.groups);
-            }
-            if !shares.is_empty() {
-                update = update.shares(shares);
-            }
-            if let Some(text) = args.content_type {
-                update = update.content_type(text);
-            }
-            if let Some(text) = args.description {
-                update = update.description(text);
-            }
-            if !args.labels.is_empty() {
-                update = update.labels(args.labels);
-            }
-            if !args.metadata.is_empty() {
-                update = update.metadata(args.metadata);
-            }
-            if let Some(ttl) = args.ttl {
-                update = update.expires_after(Some(ttl));
-            }
-            if let Some(version) = args.context_version {
-                update = update.version(version);
-            }
-            update.await?.context
+    let written = if let Some(there) = there.filter(|_| args.if_rev != Some(0)) {
+        let mut update = contexts.update(&there.id).payload(payload);
+        update = match args.if_rev {
+            Some(rev) => update.if_rev(rev),
+            None => update.force(),
+        };
+        if let Some(scope) = args.scope {
+            update = update.scope(scope);
         }
-        None => {
-            let mut share = contexts.share(&args.key, payload);
-            if let Some(kind) = args.kind {
-                share = share.kind(kind);
-            }
-            if let Some(scope) = args.scope {
-                share = share.scope(scope);
-            }
-            share = args.groups.into_iter().fold(share, |s, group| s.group(group));
-            share = shares.into_iter().fold(share, |s, (agent, access)| s.share_with(agent, access));
-            share = share.content_type(args.content_type.unwrap_or_default());
-            share = share.description(args.description.unwrap_or_default());
-            share = args.labels.into_iter().fold(share, |s, label| s.label(label));
-            share = args.metadata.into_iter().fold(share, |s, (name, value)| s.metadata(name, value));
-            if let Some(ttl) = args.ttl {
-                share = share.expires_after(ttl);
-            }
-            if let Some(version) = args.context_version {
-                share = share.version(version);
-            }
-            share.await?.context
+        if !args.groups.is_empty() {
+            update = update.groups(args.groups);
         }
+        if !shares.is_empty() {
+            update = update.shares(shares);
+        }
+        if let Some(text) = args.content_type {
+            update = update.content_type(text);
+        }
+        if let Some(text) = args.description {
+            update = update.description(text);
+        }
+        if !args.labels.is_empty() {
+            update = update.labels(args.labels);
+        }
+        if !args.metadata.is_empty() {
+            update = update.metadata(args.metadata);
+        }
+        if let Some(ttl) = args.ttl {
+            update = update.expires_after(Some(ttl));
+        }
+        if let Some(version) = args.context_version {
+            update = update.version(version);
+        }
+        update.await?.context
+    } else {
+        let mut share = contexts.share(&args.key, payload);
+        if let Some(kind) = args.kind {
+            share = share.kind(kind);
+        }
+        if let Some(scope) = args.scope {
+            share = share.scope(scope);
+        }
+        share = args.groups.into_iter().fold(share, acb_sdk::ShareBuilder::group);
+        share = shares.into_iter().fold(share, |s, (agent, access)| s.share_with(agent, access));
+        share = share.content_type(args.content_type.unwrap_or_default());
+        share = share.description(args.description.unwrap_or_default());
+        share = args.labels.into_iter().fold(share, acb_sdk::ShareBuilder::label);
+        share = args.metadata.into_iter().fold(share, |s, (name, value)| s.metadata(name, value));
+        if let Some(ttl) = args.ttl {
+            share = share.expires_after(ttl);
+        }
+        if let Some(version) = args.context_version {
+            share = share.version(version);
+        }
+        share.await?.context
     };
     context.out.result(
         || to_json(&written),
@@ -285,7 +282,7 @@ async fn list(args: LsArgs, contexts: &Contexts, context: &Context) -> Result {
     if let Some(scope) = args.scope {
         list = list.scope(scope);
     }
-    let all = args.labels.into_iter().fold(list, |list, label| list.label(label)).all().await?;
+    let all = args.labels.into_iter().fold(list, acb_sdk::ListBuilder::label).all().await?;
     let mut table = Table::new(&["KEY", "TYPE", "VERSION", "REV#", "SIZE", "SCOPE", "OWNER", "AGE"]);
     for one in &all {
         table.row([
@@ -305,7 +302,7 @@ async fn list(args: LsArgs, contexts: &Contexts, context: &Context) -> Result {
 async fn watch(args: WatchArgs, contexts: &Contexts, context: &Context) -> Result {
     let mut watch = contexts.watch().key_prefix(args.prefix.unwrap_or_default());
     watch = watch.kind(args.kind.unwrap_or_default()).owner(args.owner.unwrap_or_default());
-    watch = args.labels.into_iter().fold(watch, |watch, label| watch.label(label));
+    watch = args.labels.into_iter().fold(watch, acb_sdk::WatchBuilder::label);
     let mut watch = watch.after(args.after.unwrap_or(0)).open().await?;
     let mut left = args.count;
     while left != Some(0) {

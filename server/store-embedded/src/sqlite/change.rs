@@ -128,9 +128,8 @@ fn of_agent(c: &Connection, tenant: &TenantId, id: AgentId, revision: u64) -> Re
 }
 
 fn of_context(c: &Connection, tenant: &TenantId, id: ContextId, revision: u64) -> Result<Changed> {
-    let after = match context::revision_at(c, tenant, &id, revision)? {
-        Some(row) => row,
-        None => return Ok(Changed::ContextLost { id, facts: facts(c, tenant, &id)? }),
+    let Some(after) = context::revision_at(c, tenant, &id, revision)? else {
+        return Ok(Changed::ContextLost { id, facts: facts(c, tenant, &id)? });
     };
     let before = if after.created_rev == revision {
         None

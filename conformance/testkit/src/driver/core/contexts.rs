@@ -54,14 +54,14 @@ impl CoreDriver {
         if let Some(id) = args.text("id")? {
             share = share.id(id);
         }
-        share = args.texts("groups")?.into_iter().fold(share, |s, group| s.group(group));
+        share = args.texts("groups")?.into_iter().fold(share, acb_sdk::ShareBuilder::group);
         share = shares(args)?.into_iter().fold(share, |s, (agent, access)| s.share_with(agent, access));
         if let Some(scope) = scope(args)? {
             share = share.scope(scope);
         }
         share = share.content_type(args.text_or_empty("content_type")?);
         share = share.description(args.text_or_empty("description")?).version(args.text_or_empty("version")?);
-        share = args.texts("labels")?.into_iter().fold(share, |s, label| s.label(label));
+        share = args.texts("labels")?.into_iter().fold(share, acb_sdk::ShareBuilder::label);
         share = args.pairs("metadata")?.into_iter().fold(share, |s, (k, v)| s.metadata(k, v));
         if let Some(ttl) = args.span("ttl")? {
             share = share.expires_after(ttl);
@@ -150,7 +150,7 @@ impl CoreDriver {
         if let Some(scope) = scope(args)? {
             list = list.scope(scope);
         }
-        list = args.texts("labels")?.into_iter().fold(list, |l, label| l.label(label));
+        list = args.texts("labels")?.into_iter().fold(list, acb_sdk::ListBuilder::label);
         let page = list.page(args.text_or_empty("page_token")?).await?;
         let keys: Vec<_> = page.contexts.iter().map(|c| c.key.clone().unwrap_or_default()).collect();
         let next = page.next.unwrap_or_default();
@@ -169,15 +169,17 @@ impl CoreDriver {
         let mut watch = contexts.watch().id(args.text_or_empty("id")?).key(args.text_or_empty("key")?);
         watch = watch.key_prefix(args.text_or_empty("key_prefix")?).kind(args.text_or_empty("type")?);
         watch = watch.owner(args.text_or_empty("owner")?).payloads_up_to(WATCHED_PAYLOAD_MAX);
-        watch = args.texts("labels")?.into_iter().fold(watch, |w, label| w.label(label));
+        watch = args.texts("labels")?.into_iter().fold(watch, acb_sdk::WatchBuilder::label);
         let after = args.number_or("after_rev", 0)?;
         let mut watch = within(watch.after(after).open()).await??;
         let mut keys = Vec::new();
-        while after == 0 {
-            match next(&mut watch).await? {
-                ContextEvent::State(c) => keys.push(c.key.unwrap_or_default()),
-                ContextEvent::Restarted => keys.clear(),
-                _ => break,
+        if after == 0 {
+            loop {
+                match next(&mut watch).await? {
+                    ContextEvent::State(c) => keys.push(c.key.unwrap_or_default()),
+                    ContextEvent::Restarted => keys.clear(),
+                    _ => break,
+                }
             }
         }
         let revision = watch.revision();

@@ -123,7 +123,7 @@ pub async fn meta_31_a_list_shows_what_the_last_update_said(mut c: Context) {
     assert_eq!(ids(&*c.store, &t, &label("new"), now).await, [made.id]);
     let text = ContextFilter { text: Some("nadel".into()), ..ContextFilter::default() };
     let rows = c.store.context_list(&t, &text, now, Payloads::Read, None, 9).await.unwrap();
-    assert_eq!(rows, [updated.clone()]);
+    assert_eq!(rows, std::slice::from_ref(&updated));
     let rows = c.store.context_list(&t, &text, now, Payloads::LeaveOut, None, 9).await.unwrap();
     assert_eq!(rows[0].content.place, ContentPlace::Unread);
     // And as it was before.

@@ -118,7 +118,7 @@ pub async fn meta_35_memberships_are_read_as_they_were(mut c: Context) {
     c.turn().await;
     for (revision, groups) in expected.iter().enumerate() {
         let then = c.store.memberships(&t, &agent("w1"), Some(revision as u64)).await.unwrap();
-        let names: Vec<_> = then.groups.iter().map(|g| g.as_str()).collect();
+        let names: Vec<_> = then.groups.iter().map(acb_types::GroupName::as_str).collect();
         assert_eq!((names, then.revision), (groups.clone(), revision as u64));
     }
     let now = c.store.memberships(&t, &agent("w1"), None).await.unwrap();
