@@ -39,8 +39,12 @@ async fn a_file_goes_up_and_comes_down_the_same() {
     let bus = Bus::dev().await;
     let bytes = content(3 << 20);
     let path = file(&bus, "plan.bin", &bytes);
-    let up = objects(&bus.acb("--json upload --key plans/alpha --type plan --label q3").word(&path).ok().await).remove(0);
-    assert_eq!((number(&up, "size_bytes"), number(&up, "sent_bytes"), &up["version"]), (3 << 20, 3 << 20, &"0.1.0".into()));
+    let up =
+        objects(&bus.acb("--json upload --key plans/alpha --type plan --label q3").word(&path).ok().await).remove(0);
+    assert_eq!(
+        (number(&up, "size_bytes"), number(&up, "sent_bytes"), &up["version"]),
+        (3 << 20, 3 << 20, &"0.1.0".into())
+    );
     let copy = bus.home.path().join("copy.bin");
     let down = objects(&bus.acb("--json download plans/alpha --output").word(&copy).ok().await).remove(0);
     assert_eq!((&down["sha256"], &down["context_id"]), (&up["sha256"], &up["context_id"]));

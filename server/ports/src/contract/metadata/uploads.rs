@@ -183,7 +183,8 @@ pub async fn up_7_an_upload_ends_once_and_drops_its_chunks(mut c: Context) {
     c.turn().await;
     let left: Vec<_> = c.store.upload_list(&t, None, 10).await.unwrap().into_iter().map(|row| row.id).collect();
     assert_eq!(left, [stream(2), stream(3)], "what is unfinished is not forgotten");
-    let after: Vec<_> = c.store.upload_list(&t, Some(&stream(2)), 10).await.unwrap().into_iter().map(|r| r.id).collect();
+    let after: Vec<_> =
+        c.store.upload_list(&t, Some(&stream(2)), 10).await.unwrap().into_iter().map(|r| r.id).collect();
     assert_eq!(after, [stream(3)]);
 }
 
