@@ -5926,7 +5926,7 @@ pub struct StreamOpen {
     /// Id of the context to make: UUIDv7 chosen by the client, or empty. With `if_rev` or `force`: of the one to change.
     #[prost(string, tag = "2")]
     pub context_id: ::prost::alloc::string::String,
-    /// What to say of the context.
+    /// What to say of the context. Of a new revision: what changes; what is empty stays, and key and type cannot change.
     #[prost(message, optional, tag = "3")]
     pub spec: ::core::option::Option<ContextSpec>,
     /// For a new revision of an existing context: the revision that it was made for, looked at on completion.
@@ -6295,7 +6295,8 @@ pub mod stream_service_client {
         /// Errors: `stream_not_found` for somebody else's, `stream_expired` after 24 h without a chunk, `stream_closed`,
         /// `chunk_mismatch`, `digest_mismatch`, `storage_full`, `revision_conflict` and `context_exists` on completion. An error
         /// in `rejects` concerns its chunk only; one that ends the call leaves the stream to be resumed unless it says
-        /// `stream_closed`, `stream_expired` or `stream_not_found`.
+        /// `stream_closed`, `stream_expired` or `stream_not_found`, or has the detail `stream` = `aborted`: then the whole was not
+        /// what was said or its context could not be written, and the upload has been given up with its space.
         pub async fn stream_context(
             &mut self,
             request: impl tonic::IntoStreamingRequest<
@@ -6431,7 +6432,8 @@ pub mod stream_service_server {
         /// Errors: `stream_not_found` for somebody else's, `stream_expired` after 24 h without a chunk, `stream_closed`,
         /// `chunk_mismatch`, `digest_mismatch`, `storage_full`, `revision_conflict` and `context_exists` on completion. An error
         /// in `rejects` concerns its chunk only; one that ends the call leaves the stream to be resumed unless it says
-        /// `stream_closed`, `stream_expired` or `stream_not_found`.
+        /// `stream_closed`, `stream_expired` or `stream_not_found`, or has the detail `stream` = `aborted`: then the whole was not
+        /// what was said or its context could not be written, and the upload has been given up with its space.
         async fn stream_context(
             &self,
             request: tonic::Request<tonic::Streaming<super::StreamContextRequest>>,
