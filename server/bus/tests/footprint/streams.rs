@@ -142,10 +142,18 @@ async fn after_each_of_20_kills_at_most_a_window_is_sent_again() {
         let ended = loop {
             // The next one dies somewhere in its share of the way.
             let dies_at = size * (kills + 1) / (KILLS + 2);
-            let reached = progress.wait_for(|p| p.is_some_and(|p| kills < KILLS && p.done_bytes >= dies_at));
+            let reached = async {
+                let wanted = progress.wait_for(|p| p.is_some_and(|p| kills < KILLS && p.done_bytes >= dies_at)).await;
+                match wanted.map(|p| *p) {
+                    Ok(progress) => progress,
+                    // The upload has ended: its task says how.
+                    Err(_) => std::future::pending().await,
+                }
+            };
             tokio::select! {
+                biased;
                 ended = &mut task => break Some(ended.unwrap().unwrap()),
-                reached = reached => run.last = *reached.unwrap(),
+                reached = reached => run.last = reached,
             }
             if let Some(p) = run.last
                 && run.begun_at == 0
@@ -153,6 +161,7 @@ async fn after_each_of_20_kills_at_most_a_window_is_sent_again() {
                 run.begun_at = p.done_bytes - p.moved_bytes.min(p.done_bytes);
             }
             kills += 1;
+            println!("kill {kills} at {:?}", run.last.map(|p| (p.done_bytes, p.moved_bytes)));
             if kills % 2 == 0 {
                 server.kill().await.unwrap();
                 server.restart().await.unwrap();

@@ -229,6 +229,22 @@ async fn an_upload_goes_on_after_a_restart_with_what_was_acknowledged() {
 }
 
 #[tokio::test]
+async fn an_upload_of_which_nothing_is_missing_completes_at_once_after_a_resume() {
+    let server = Setup::dev().start().await;
+    let client = server.dev("default", "planner");
+    let whole = content(17, 40 * CHUNK);
+    let mut upload = Upload::open(&client, opening(1, whole.len())).await.unwrap();
+    for (index, data) in whole.chunks(CHUNK).enumerate() {
+        upload.chunk(index as u64, data).await;
+    }
+    upload.acked(40).await;
+    // The digest of the whole begins anew, and is what the completion waits for last.
+    let mut again = Upload::open(&client, opening(1, whole.len())).await.unwrap();
+    let context = again.complete(&whole).await.unwrap();
+    assert_eq!(context.sha256, sha256(&whole));
+}
+
+#[tokio::test]
 async fn a_chunk_that_does_not_fit_is_refused_alone() {
     let server = Setup::dev().start().await;
     let client = server.dev("default", "planner");

@@ -58,7 +58,8 @@ impl UploadSession {
         // What was refused meanwhile is missing below.
         while !self.is_settled() || self.whole.as_ref().is_some_and(|whole| whole.next < self.written.prefix()) {
             self.hurry();
-            if let News::Rejected(_, error) = self.next().await? {
+            // Step by step, not from news to news: the last that is done may be the digest, which is no news.
+            if let Some(News::Rejected(_, error)) = self.step().await? {
                 return Err(error);
             }
         }

@@ -346,27 +346,30 @@ impl UploadSession {
     /// Nothing is lost.
     pub async fn next(&mut self) -> Result<News, AppError> {
         loop {
-            self.start_due();
-            let flush_at = self.flush_at;
-            let due = async move {
-                match flush_at {
-                    Some(at) => tokio::time::sleep_until(at).await,
-                    None => std::future::pending().await,
-                }
-            };
-            // All may be dropped at any time: work that runs goes on, and is asked again.
-            let done = tokio::select! {
-                biased;
-                () = self.fence.cancelled() => return Err(fenced(&self.row)),
-                done = self.work.next(), if !self.work.is_empty() => done,
-                () = due, if !self.is_flushing => {
-                    self.flush();
-                    continue;
-                }
-            };
-            let Some(done) = done else { continue };
-            if let Some(news) = self.take(done?)? {
+            if let Some(news) = self.step().await? {
                 return Ok(news);
+            }
+        }
+    }
+
+    /// Waits until one piece of work is done, and gives what there is to tell of it: of hashing there is nothing.
+    pub(super) async fn step(&mut self) -> Result<Option<News>, AppError> {
+        self.start_due();
+        let flush_at = self.flush_at;
+        let due = async move {
+            match flush_at {
+                Some(at) => tokio::time::sleep_until(at).await,
+                None => std::future::pending().await,
+            }
+        };
+        // All may be dropped at any time: work that runs goes on, and is asked again.
+        tokio::select! {
+            biased;
+            () = self.fence.cancelled() => Err(fenced(&self.row)),
+            Some(done) = self.work.next(), if !self.work.is_empty() => self.take(done?),
+            () = due, if !self.is_flushing => {
+                self.flush();
+                Ok(None)
             }
         }
     }
