@@ -94,7 +94,7 @@ mod tests {
                     prop_assert_eq!(got.is_some(), fits, "{} held, {} bytes, {} asked", held.len(), sum, bytes);
                     held.extend(got);
                 } else if !held.is_empty() {
-                    held.swap_remove(at % held.len());
+                    let _ = held.swap_remove(at % held.len());
                 }
                 prop_assert_eq!(window.used(), (held.len(), held.iter().map(|p| p.bytes).sum()));
             }

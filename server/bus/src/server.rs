@@ -21,6 +21,7 @@ use crate::{
     changes::Changes,
     config::Config,
     delivery::{Delivery, DeliveryConfig, DeliveryDeps},
+    domain::durability::DurabilityPolicy,
     edge::{Edge, EdgeDeps, limits::EdgeLimits, tls},
     error::AppError,
     presence::Presence,
@@ -227,7 +228,7 @@ impl ServerBuilder {
         let admin_key = self.admin_key(&app).await?;
         let readiness = router::Readiness::default();
         let (services, health) = grpc::routes(&app, &tasks)?;
-        let hot = hot_routes(&delivery, &auth, &presence, &self.clock, &metrics, &drain);
+        let hot = hot_routes(&delivery, &auth, &presence, self.durability(), &self.clock, &metrics, &drain);
         let admin = admin::AdminDeps {
             readiness: readiness.clone(),
             metrics,
@@ -327,9 +328,13 @@ impl ServerBuilder {
             refresh_ttl: config.auth.refresh_token_ttl,
             // With --dev everybody is one of few agents, and a manual clock fills no bucket.
             calls_per_minute: if self.mode == Mode::Dev { None } else { config.auth.calls_per_minute.0 },
-            durability_default: config.delivery.durability_default,
-            durability_floor: config.delivery.durability_floor,
+            durability: self.durability(),
         }
+    }
+
+    fn durability(&self) -> DurabilityPolicy {
+        let delivery = &self.config.delivery;
+        DurabilityPolicy { default: delivery.durability_default, floor: delivery.durability_floor }
     }
 
     /// The admin key of a first start, or of one that asked for it.
@@ -481,6 +486,7 @@ fn hot_routes(
     delivery: &Arc<Delivery>,
     auth: &Arc<Authenticator>,
     presence: &Arc<Presence>,
+    durability: DurabilityPolicy,
     clock: &Arc<dyn Clock>,
     metrics: &Arc<Metrics>,
     drain: &CancellationToken,
@@ -489,6 +495,7 @@ fn hot_routes(
         delivery: Arc::clone(delivery),
         auth: Arc::clone(auth),
         presence: Arc::clone(presence),
+        durability,
         clock: Arc::clone(clock),
         metrics: Arc::clone(metrics),
         drain: drain.clone(),

@@ -26,23 +26,11 @@ impl App {
     ) -> Result<SendReceipt, AppError> {
         let p = ctx.principal();
         check_sendable(&envelope)?;
-        let durability = self.durability(envelope.kind, durability)?;
+        let quick = matches!(envelope.kind, MessageKind::Request | MessageKind::Reply);
+        let durability = self.deps.config.durability.level(durability, quick)?;
         let incarnation = self.deps.presence.incarnation(&p.tenant, &p.agent);
         let sender = Arc::new(Sender { agent: p.agent.clone(), incarnation });
         self.deps.delivery.send(&p.tenant, SendInput { sender, envelope, durability }).await
-    }
-
-    fn durability(&self, kind: MessageKind, asked: Option<Durability>) -> Result<Durability, AppError> {
-        let floor = self.deps.config.durability_floor;
-        let level = asked.unwrap_or(match kind {
-            MessageKind::Request | MessageKind::Reply => Durability::Written.max(floor),
-            _ => self.deps.config.durability_default,
-        });
-        if level < floor {
-            let message = format!("{level} is below this server's floor of {floor}");
-            return Err(AppError::new(ErrorCode::DurabilityUnavailable, message));
-        }
-        Ok(level)
     }
 
     /// Tells where a message stands for each subscription that hears it.

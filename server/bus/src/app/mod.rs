@@ -20,7 +20,7 @@ pub mod watch;
 use std::{fmt, sync::Arc, time::Duration};
 
 use acb_ports::{BlobStore, Clock, IdSource, MetadataStore};
-use acb_types::{Durability, Timestamp, limits};
+use acb_types::{Timestamp, limits};
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
@@ -29,6 +29,7 @@ use crate::{
     auth::{Authenticator, credential::SecretHasher, rate::Buckets, rate::Rate},
     changes::Changes,
     delivery::Delivery,
+    domain::durability::DurabilityPolicy,
     error::AppError,
     presence::Presence,
     telemetry::Metrics,
@@ -43,10 +44,8 @@ pub struct AppConfig {
     pub refresh_ttl: Duration,
     /// Unary calls of an agent in a minute; `None` for no bound.
     pub calls_per_minute: Option<u32>,
-    /// Level of a send that names none and is neither request nor reply.
-    pub durability_default: Durability,
-    /// Lowest level that a send may ask for.
-    pub durability_floor: Durability,
+    /// Levels of messages.
+    pub durability: DurabilityPolicy,
 }
 
 impl Default for AppConfig {
@@ -55,8 +54,7 @@ impl Default for AppConfig {
             access_ttl: limits::ACCESS_TOKEN_TTL,
             refresh_ttl: limits::REFRESH_TOKEN_TTL,
             calls_per_minute: Some(limits::CALLS_PER_MINUTE),
-            durability_default: Durability::Synced,
-            durability_floor: Durability::Memory,
+            durability: DurabilityPolicy::default(),
         }
     }
 }

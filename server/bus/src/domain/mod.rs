@@ -2,5 +2,6 @@
 
 pub mod agent;
 pub mod context;
+pub mod durability;
 pub mod presence;
 pub mod subscription;

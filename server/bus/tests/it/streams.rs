@@ -115,6 +115,24 @@ async fn what_is_published_reaches_the_inbox_and_its_ack_counts() {
     assert_eq!((row.floor_seq, row.consumers), (2, 1));
 }
 
+#[tokio::test]
+async fn the_operators_levels_hold_for_streams_too() {
+    let low = Setup::dev().set("delivery.durability_default", "memory").start().await;
+    let mut up = publish(&low.dev("default", "a")).await.unwrap();
+    up.up.send(batch(1, "t")).await.unwrap();
+    assert_eq!(up.next().await.unwrap().acks[0].durability, v1::Durability::Memory as i32);
+
+    let high = Setup::dev().set("delivery.durability_floor", "synced").start().await;
+    let mut up = publish(&high.dev("default", "a")).await.unwrap();
+    let asks = v1::PublishStreamRequest { durability: v1::Durability::Written as i32, ..batch(1, "t") };
+    up.up.send(asks).await.unwrap();
+    let rejects = up.next().await.unwrap().rejects;
+    let codes: Vec<_> = rejects.iter().map(|r| (r.counter, r.error.as_ref().unwrap().name.as_str())).collect();
+    assert_eq!(codes, [(1, "durability_unavailable")]);
+    up.up.send(batch(2, "t")).await.unwrap();
+    assert_eq!(up.next().await.unwrap().acks[0].durability, v1::Durability::Synced as i32);
+}
+
 fn patient(counter: u64, topic: &str) -> v1::PublishStreamRequest {
     v1::PublishStreamRequest { ack_linger_ms: u32::MAX, ..batch(counter, topic) }
 }

@@ -327,8 +327,8 @@ async fn an_agent_has_64_watches_and_a_drained_server_ends_them() {
     }
     let one_more = Watch::open(&a, v1::WatchRequest::default()).await.map(|_| ());
     assert_eq!(refused(one_more), ErrorCode::TooManyStreams);
-    Watch::all(&server.dev("default", "b")).await.state().await;
     assert!(server.metrics().await.contains("acb_watches{tenant=\"default\"} 64"));
+    Watch::all(&server.dev("default", "b")).await.state().await;
     drop(open.pop());
     crate::support::wait_until(
         "the watch is forgotten",

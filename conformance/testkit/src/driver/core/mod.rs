@@ -37,7 +37,7 @@ impl Kind for Core {
             pending: HashMap::new(),
             last_request: String::new(),
             probe: None,
-            watches: HashMap::new(),
+            agent_watches: HashMap::new(),
         })
     }
 }
@@ -60,7 +60,7 @@ struct CoreDriver {
     watches: HashMap<String, ContextWatch>,
     pending: HashMap<String, Pending>,
     last_request: String,
-    watches: HashMap<String, acb_sdk::AgentWatch>,
+    agent_watches: HashMap<String, acb_sdk::AgentWatch>,
     /// Looks at the server beside the client, to know when it has taken something.
     probe: Option<RawClient>,
 }
@@ -102,7 +102,7 @@ impl CoreDriver {
         self.sessions.clear();
         self.watches.clear();
         self.pending.clear();
-        self.watches.clear();
+        self.agent_watches.clear();
         if let Some(client) = self.client.take() {
             client.close().await;
         }

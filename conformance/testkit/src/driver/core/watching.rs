@@ -60,19 +60,19 @@ impl CoreDriver {
         }
         let watch = watch.after(args.number_or("after", 0)?).open().await?;
         let name = args.text("session")?.unwrap_or_else(|| MAIN.to_owned());
-        self.watches.insert(name, watch);
+        self.agent_watches.insert(name, watch);
         Ok(Value::Null)
     }
 
-    fn watch(&mut self, args: &Args) -> Result<&mut AgentWatch, Failure> {
+    fn agent_watch(&mut self, args: &Args) -> Result<&mut AgentWatch, Failure> {
         let name = args.text("session")?.unwrap_or_else(|| MAIN.to_owned());
         let unknown = || Failure::own(BAD_SCENARIO, format!("no watch is called {name}"));
-        self.watches.get_mut(&name).ok_or_else(unknown)
+        self.agent_watches.get_mut(&name).ok_or_else(unknown)
     }
 
     pub(super) async fn agent_events(&mut self, args: &Args) -> Result<Value, Failure> {
         let count = args.number_or("count", 1)? as usize;
-        let watch = self.watch(args)?;
+        let watch = self.agent_watch(args)?;
         let mut events = Vec::new();
         while events.len() < count {
             match tokio::time::timeout(patience(), watch.next()).await {
@@ -91,7 +91,7 @@ impl CoreDriver {
         let client = self.client().await?;
         client.health().await?;
         client.health().await?;
-        let watch = self.watch(args)?;
+        let watch = self.agent_watch(args)?;
         loop {
             match tokio::time::timeout(MOMENT, watch.next()).await {
                 Err(_) => return Ok(Value::Null),

@@ -33,6 +33,9 @@ impl Watch {
 fn scope(args: &Args) -> Result<v1::ContextScope, Failure> {
     use v1::ContextScope as S;
     Ok(match args.text("scope")?.as_deref() {
+        // As every client has it: who names an audience means its scope.
+        None if args.has("groups") => S::Group,
+        None if args.has("shares") => S::Shared,
         None => S::Unspecified,
         Some("private") => S::Private,
         Some("shared") => S::Shared,
@@ -87,7 +90,7 @@ impl RawDriver {
     pub(super) async fn update_context(&mut self, args: &Args) -> Result<Value, Failure> {
         let field = |name: &'static str, wire: &'static str| args.has(name).then(|| wire.to_owned());
         let fields = [
-            field("scope", "scope"),
+            field("scope", "scope").or_else(|| field("groups", "scope")).or_else(|| field("shares", "scope")),
             field("groups", "groups"),
             field("shares", "shares"),
             field("content_type", "content_type"),

@@ -53,7 +53,7 @@ pub(crate) struct RawDriver {
     frames: HashMap<(String, u32), PublishSession>,
     pending: HashMap<String, Pending>,
     last_request: String,
-    watches: HashMap<String, watching::Watch>,
+    agent_watches: HashMap<String, watching::Watch>,
     /// Replies that came before they were asked for, by correlation id.
     replies: HashMap<String, Delivered>,
 }
@@ -76,7 +76,7 @@ impl RawDriver {
             pending: HashMap::new(),
             last_request: String::new(),
             replies: HashMap::new(),
-            watches: HashMap::new(),
+            agent_watches: HashMap::new(),
         }
     }
 
@@ -95,7 +95,7 @@ impl RawDriver {
         self.client = None;
         self.publisher = None;
         self.frames.clear();
-        self.watches.clear();
+        self.agent_watches.clear();
         for session in self.sessions.values_mut() {
             session.lost();
         }

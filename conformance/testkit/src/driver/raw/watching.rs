@@ -75,19 +75,19 @@ impl RawDriver {
         };
         let frames = answer(self.client().await?.agents().watch_agents(request)).await?;
         let name = args.text("session")?.unwrap_or_else(|| MAIN.to_owned());
-        self.watches.insert(name, Watch { frames, events: VecDeque::new(), revision: 0 });
+        self.agent_watches.insert(name, Watch { frames, events: VecDeque::new(), revision: 0 });
         Ok(Value::Null)
     }
 
-    fn watch(&mut self, args: &Args) -> Result<&mut Watch, Failure> {
+    fn agent_watch(&mut self, args: &Args) -> Result<&mut Watch, Failure> {
         let name = args.text("session")?.unwrap_or_else(|| MAIN.to_owned());
         let unknown = || Failure::own(BAD_SCENARIO, format!("no watch is called {name}"));
-        self.watches.get_mut(&name).ok_or_else(unknown)
+        self.agent_watches.get_mut(&name).ok_or_else(unknown)
     }
 
     pub(super) async fn agent_events(&mut self, args: &Args) -> Result<Value, Failure> {
         let count = args.number_or("count", 1)? as usize;
-        let watch = self.watch(args)?;
+        let watch = self.agent_watch(args)?;
         while watch.events.len() < count {
             if !watch.more(patience()).await? {
                 let text = format!("{} of {count} events came: {:?}", watch.events.len(), watch.events);
@@ -101,7 +101,7 @@ impl RawDriver {
     pub(super) async fn no_agent_events(&mut self, args: &Args) -> Result<Value, Failure> {
         self.health().await?;
         self.health().await?;
-        let watch = self.watch(args)?;
+        let watch = self.agent_watch(args)?;
         while watch.more(MOMENT).await? {}
         match watch.events.front() {
             None => Ok(Value::Null),

@@ -33,6 +33,7 @@ use super::{
 use crate::{
     auth::{AuthSession, Authenticator, Mode, policy::Verb},
     delivery::{Delivery, TenantDelivery},
+    domain::durability::DurabilityPolicy,
     error::AppError,
     presence::Presence,
     request_id::RequestId,
@@ -57,6 +58,8 @@ pub struct HotContext {
     pub auth: Arc<Authenticator>,
     /// Who is there.
     pub presence: Arc<Presence>,
+    /// Levels of messages.
+    pub durability: DurabilityPolicy,
     /// The time.
     pub clock: Arc<dyn Clock>,
     /// What is counted.

@@ -229,7 +229,10 @@ impl PublishStream {
     /// Hands checked messages to their partition, or to their partitions where they differ.
     fn submit(&mut self, counter: u64, level: Option<Durability>, body: Bytes, walked: Walked) {
         let Some(open) = &self.open else { return };
-        let level = level.unwrap_or_else(|| default_level(&walked));
+        let level = match self.context.durability.level(level, is_quick(&walked)) {
+            Ok(level) => level,
+            Err(error) => return self.refuse(counter, walked.count, &error),
+        };
         let batch = Batch {
             count: walked.count,
             flags: walked.flags,
@@ -450,10 +453,10 @@ fn level_of(wire: i32) -> Result<Option<Durability>, AppError> {
         .ok_or_else(|| AppError::new(ErrorCode::UnknownEnum, format!("durability has no member {wire}")))
 }
 
-/// The level of a frame that names none: requests and replies must not wait for a disk.
-fn default_level(walked: &Walked) -> Durability {
+/// Whether a frame carries a request or a reply, which must not wait for a disk.
+fn is_quick(walked: &Walked) -> bool {
     let reply = walked.runs.first().is_some_and(|run| matches!(Address::of(run.topic_str()), Address::Reply(_)));
-    if reply || walked.flags & flag::REQUEST != 0 { Durability::Written } else { Durability::Synced }
+    reply || walked.flags & flag::REQUEST != 0
 }
 
 fn same_route(a: &Result<Arc<Partition>, ErrorCode>, b: &Result<Arc<Partition>, ErrorCode>) -> bool {
