@@ -19,9 +19,10 @@ help: ## This list
 	@echo
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo: ## A team of agents surveys a folder while its server is killed (DIR=path: another folder)
-	@scripts/setup-dev.sh build
+demo: ## A team of agents in Rust and Python surveys a folder while its server is killed (DIR=path: another folder)
+	@scripts/setup-dev.sh demo
 	@$(CARGO) build --bins
+	@scripts/build-wheel.sh >/dev/null
 	@$(DEMO)
 
 run-server: ## Run the server on 127.0.0.1:7400 (ARGS="…": its arguments; default --dev, which asks no credentials)

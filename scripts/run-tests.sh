@@ -106,7 +106,7 @@ nextest() { cargo nextest run --cargo-quiet --no-tests pass ${CI:+--profile ci} 
 
 # One build for all of them, programs included: tests start target/debug/acb-server and acb.
 suite_build() { suite build check cargo build --quiet --all-targets "${product[@]}"; }
-# The Python client as users get it. Clients in other languages run the scenarios too.
+# The Python client as users get it. The demo has members in Python, and clients in other languages run the scenarios too.
 suite_wheel() { suite wheel check scripts/build-wheel.sh; }
 
 suite_unit() { suite unit nextest nextest "${product[@]}" -E 'kind(lib) + kind(bin)'; }
@@ -146,7 +146,7 @@ done
 
 # The simulation is built by its own suite.
 needs_build() { case " ${wanted[*]} " in *" unit "* | *" integration "* | *" conformance "* | *" crash "* | *" foreign "* | *" python "*) ;; *) false ;; esac; }
-needs_wheel() { case " ${wanted[*]} " in *" conformance "* | *" python "*) ;; *) false ;; esac; }
+needs_wheel() { case " ${wanted[*]} " in *" integration "* | *" conformance "* | *" python "*) ;; *) false ;; esac; }
 
 began=$(seconds)
 if needs_build; then suite_build; fi

@@ -109,6 +109,68 @@ pub(crate) fn language(name: &str) -> &'static str {
 mod tests {
     use super::*;
 
+    /// Files that are odd in one way or another: their names, their bytes.
+    fn odd_files() -> Vec<(String, Vec<u8>)> {
+        let mut files: Vec<(String, Vec<u8>)> = Vec::new();
+        let texts: &[&[u8]] = &[
+            b"", b"\n", b"\r", b"\r\n", b"a\r", b"a\r\r\n", b"\n\r", b"a\rb\nc", b"one\nthree", b"\n\n\n",
+            b"a\x0bb\x0cc\x1cd\x1de\x1ef", "a\u{85}b\u{2028}c\u{2029}d".as_bytes(), "äöü\n😀".as_bytes(),
+            b"\xef\xbb\xbfmark", b"caf\xe9\n", b"\xed\xa0\x80", b"\xf0\x9f\x98", b"\xc0\x80", b"\xf4\x90\x80\x80",
+            b"\xe2\x82", b"\xf8\x88\x80\x80\x80", b"\xff\xfe", b"\xfe\xff", b"\xff\xfeh", b"\xfe\xffh",
+            b"\xff\xfeh\0\n\0", b"\xfe\xff\0h\0\n", b"\xff\xfe\0\xd8", b"\xff\xfe\0\xdc", b"\xff\xfe=\xd8\0\xde",
+            b"\xff\xfe\xff\xfea\0", b"\xfe\xff\xff\xfe", b"\0\0",
+        ];
+        files.extend(texts.iter().map(|text| ("a.rs".to_owned(), text.to_vec())));
+        let names = [
+            "", ".", "..", "...", "a.", ".rs", "a.rs", "A.RS", "a/b.c/d", "x/Makefile", "MAKEFILE", "cargo.LOCK", "x.S",
+            ".gitignore", "LICENSE-MIT", "license", "NOTICES.md", "a.tar.gz", "K.\u{212a}t", "ä.ü", "a.rs/", "COPYING.unknown",
+        ];
+        files.extend(names.iter().map(|name| ((*name).to_owned(), Vec::new())));
+        let languages = &*LANGUAGES;
+        files.extend(languages.names.keys().map(|name| (format!("dir/{name}"), Vec::new())));
+        files.extend(languages.endings.keys().map(|ending| (format!("dir/x.{ending}"), Vec::new())));
+        // And whatever chance brings: the same chance every time.
+        let mut chance = 1_u64;
+        for _ in 0..2000 {
+            let bytes = std::iter::repeat_with(|| {
+                chance ^= chance << 13;
+                chance ^= chance >> 7;
+                chance ^= chance << 17;
+                // Bytes that matter: of marks, of line ends, leading and following ones of UTF-8.
+                b"\xff\xfe\r\n\n\0ab\x80\x90\xa0\xbf\xc3\xe0\xed\xef\xf0\xf4\xd8\xdc"[(chance >> 20) as usize % 20]
+            });
+            let bytes: Vec<u8> = bytes.take(1 + files.len() % 23).collect();
+            files.push(("chance.txt".into(), bytes));
+        }
+        files
+    }
+
+    #[test]
+    fn python_surveys_odd_files_in_the_same_way() {
+        use std::{io::Write as _, process::Stdio};
+        let program = concat!(env!("CARGO_MANIFEST_DIR"), "/python/demo/survey.py");
+        let files = odd_files();
+        let lines: String = files.iter().fold(String::new(), |lines, (name, content)| {
+            lines + &serde_json::json!({ "name": name, "content": hex::encode(content) }).to_string() + "\n"
+        });
+        let mut input = tempfile::tempfile().unwrap();
+        input.write_all(lines.as_bytes()).unwrap();
+        std::io::Seek::rewind(&mut input).unwrap();
+        let mut python = std::process::Command::new("python3");
+        let output = python.arg(program).stdin(input).stderr(Stdio::inherit()).output().unwrap();
+        assert!(output.status.success(), "{}", output.status);
+        let theirs: Vec<crate::report::Outcome> =
+            String::from_utf8(output.stdout).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        assert_eq!(theirs.len(), files.len());
+        for ((name, content), theirs) in files.iter().zip(theirs) {
+            let ours = survey(name, content).map_or_else(
+                |why| crate::report::Outcome::Unreadable(why.to_string()),
+                crate::report::Outcome::Found,
+            );
+            assert_eq!(theirs, ours, "{name:?} {content:02x?}");
+        }
+    }
+
     #[test]
     fn lines_are_counted_with_and_without_a_last_end() {
         let count = |text: &str| survey("a.rs", text.as_bytes()).map(|f| (f.lines, f.longest_line));
