@@ -136,7 +136,7 @@ impl DownloadBuilder {
             writer.flush().await
         };
         let read = async {
-            let outcome = transfer.to_the_end(&core, self.idle_timeout, &give).await;
+            let outcome = transfer.carry_through(&core, self.idle_timeout, &give).await;
             drop(give);
             outcome
         };
@@ -176,7 +176,7 @@ impl DownloadBuilder {
         };
         (self.context_id, self.at_rev) = (token.context_id.clone(), token.rev);
         self.key.clear();
-        let (from, whole) = block(&part, |path| continue_at(path)).await?;
+        let (from, whole) = block(&part, continue_at).await?;
         let from = from.min(token.size);
         let mut transfer = self.transfer(from, whole);
         transfer.range.end = token.size;
@@ -189,7 +189,7 @@ impl DownloadBuilder {
         let outcome = if from == token.size {
             transfer.end_of(&token)
         } else {
-            transfer.to_the_end(&core, self.idle_timeout, &give).await
+            transfer.carry_through(&core, self.idle_timeout, &give).await
         };
         drop(give);
         let written = writing.await.map_err(|e| Error::new(ErrorCode::Internal, OPERATION, e.to_string()))?;
@@ -226,7 +226,7 @@ impl DownloadBuilder {
         let mut transfer = self.transfer(0, Sha256::new());
         let (give, _take) = mpsc::channel(1);
         transfer.head_only = true;
-        let found = transfer.to_the_end(&core, self.idle_timeout, &give).await?;
+        let found = transfer.carry_through(&core, self.idle_timeout, &give).await?;
         Ok(DownloadToken::new(self.key.clone(), found.context_id, found.rev, found.size, found.sha256.to_string()))
     }
 
@@ -313,7 +313,12 @@ struct Transfer {
 }
 
 impl Transfer {
-    async fn to_the_end(&mut self, core: &Arc<Core>, idle: Duration, give: &mpsc::Sender<Bytes>) -> Result<Downloaded> {
+    async fn carry_through(
+        &mut self,
+        core: &Arc<Core>,
+        idle: Duration,
+        give: &mpsc::Sender<Bytes>,
+    ) -> Result<Downloaded> {
         let mut schedule = core.options().reconnect.schedule();
         let mut renewed = false;
         let mut last = (Instant::now(), self.range.start);

@@ -248,7 +248,7 @@ impl UploadBuilder {
             sent_bytes: 0,
             connections: 0,
         };
-        let outcome = transfer.to_the_end(&core, self.idle_timeout).await;
+        let outcome = transfer.carry_through(&core, self.idle_timeout).await;
         if let Some(path) = &self.resume_file {
             match &outcome {
                 Ok(_) => resume::remove(path),
@@ -354,7 +354,7 @@ struct Turn {
 }
 
 impl Transfer {
-    async fn to_the_end(&mut self, core: &Arc<Core>, idle: Duration) -> Result<Uploaded> {
+    async fn carry_through(&mut self, core: &Arc<Core>, idle: Duration) -> Result<Uploaded> {
         let mut schedule = core.options().reconnect.schedule();
         let mut renewed = false;
         let mut last = (Instant::now(), 0);

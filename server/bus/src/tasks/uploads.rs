@@ -40,7 +40,7 @@ pub async fn run(app: Arc<App>) {
             Ok(swept) if swept != Swept::default() => tracing::info!(?swept, "uploads and blobs swept"),
             Ok(_) => {}
             Err(error) => {
-                tracing::warn!(report = error.report(), "sweep of uploads failed, will be tried again: {error}")
+                tracing::warn!(report = error.report(), "sweep of uploads failed, will be tried again: {error}");
             }
         }
     }

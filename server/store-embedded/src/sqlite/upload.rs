@@ -113,6 +113,7 @@ impl Said {
         self.scope.as_ref().map(read).transpose()
     }
 
+    #[expect(clippy::option_option, reason = "not said, for ever, or a time: as the port has it")]
     fn ttl(&self) -> Option<Option<Duration>> {
         self.ttl_ms.map(|ms| (ms > 0).then(|| Duration::from_millis(ms)))
     }
@@ -207,6 +208,7 @@ fn rule<T>(outcome: std::result::Result<T, StoreError>) -> Result<T> {
 }
 
 fn create(c: &Connection, tenant: &TenantId, new: &NewUpload) -> Result<Created<UploadRow>> {
+    const COUNT: &str = "SELECT count(*) FROM uploads WHERE tenant_id = ?1 AND state IN ('open', 'completing')";
     tenant::must_exist(c, tenant)?;
     if let Some(row) = get(c, tenant, &new.id)? {
         if row.owner != new.owner {
@@ -214,7 +216,6 @@ fn create(c: &Connection, tenant: &TenantId, new: &NewUpload) -> Result<Created<
         }
         return Ok(Created { row, existed: true });
     }
-    const COUNT: &str = "SELECT count(*) FROM uploads WHERE tenant_id = ?1 AND state IN ('open', 'completing')";
     let unfinished: i64 = c.prepare_cached(COUNT)?.query_row([tenant.as_str()], |row| row.get(0))?;
     if unfinished >= limits::STREAMS_MAX as i64 {
         let message = format!("the tenant has {unfinished} unfinished uploads, which is the limit");
@@ -242,9 +243,9 @@ fn create(c: &Connection, tenant: &TenantId, new: &NewUpload) -> Result<Created<
 }
 
 fn open(c: &Connection, tenant: &TenantId, id: &StreamId) -> Result<Option<UploadRow>> {
-    tenant::must_exist(c, tenant)?;
     const SQL: &str = "UPDATE uploads SET session = session + 1 \
                        WHERE tenant_id = ?1 AND stream_id = ?2 AND state IN ('open', 'completing')";
+    tenant::must_exist(c, tenant)?;
     c.prepare_cached(SQL)?.execute((tenant.as_str(), id.0))?;
     get(c, tenant, id)
 }
@@ -269,6 +270,9 @@ fn chunk(c: &Connection, tenant: &TenantId, id: &StreamId, index: u64) -> Result
 }
 
 fn add(c: &Connection, tenant: &TenantId, id: &StreamId, added: &AddedChunks) -> Result<()> {
+    const SQL: &str = "UPDATE uploads SET received_bytes = received_bytes + ?3, expires_at = ?4, \
+                       total_bytes = CASE WHEN total_bytes < 0 THEN ?5 ELSE total_bytes END \
+                       WHERE tenant_id = ?1 AND stream_id = ?2";
     let row = must_get(c, tenant, id)?;
     rule(row.check("upload.add", added.session, StreamState::Open))?;
     let mut insert = c.prepare_cached(
@@ -281,9 +285,6 @@ fn add(c: &Connection, tenant: &TenantId, id: &StreamId, added: &AddedChunks) ->
             return refuse(ErrorCode::ChunkMismatch, format!("chunk {index} is there with another content"));
         }
     }
-    const SQL: &str = "UPDATE uploads SET received_bytes = received_bytes + ?3, expires_at = ?4, \
-                       total_bytes = CASE WHEN total_bytes < 0 THEN ?5 ELSE total_bytes END \
-                       WHERE tenant_id = ?1 AND stream_id = ?2";
     c.prepare_cached(SQL)?.execute((
         tenant.as_str(),
         id.0,
@@ -295,10 +296,10 @@ fn add(c: &Connection, tenant: &TenantId, id: &StreamId, added: &AddedChunks) ->
 }
 
 fn completing(c: &Connection, tenant: &TenantId, id: &StreamId, completing: &Completing) -> Result<UploadRow> {
-    let row = must_get(c, tenant, id)?;
-    rule(row.check_completing("upload.completing", completing))?;
     const SQL: &str = "UPDATE uploads SET state = 'completing', sha256 = ?3, total_bytes = ?4, expires_at = ?5 \
                        WHERE tenant_id = ?1 AND stream_id = ?2";
+    let row = must_get(c, tenant, id)?;
+    rule(row.check_completing("upload.completing", completing))?;
     c.prepare_cached(SQL)?.execute((
         tenant.as_str(),
         id.0,
@@ -311,9 +312,9 @@ fn completing(c: &Connection, tenant: &TenantId, id: &StreamId, completing: &Com
 
 /// Ends an upload as the context that it became (UP-6), within the caller's transaction.
 pub(super) fn complete(c: &Connection, tenant: &TenantId, id: &StreamId, rev: u64, now: Timestamp) -> Result<()> {
-    rule(must_get(c, tenant, id)?.check_complete("upload.complete"))?;
     const SQL: &str = "UPDATE uploads SET state = 'complete', rev = ?3, expires_at = ?4 \
                        WHERE tenant_id = ?1 AND stream_id = ?2";
+    rule(must_get(c, tenant, id)?.check_complete("upload.complete"))?;
     let forget_at = now.after(limits::STREAM_TTL);
     c.prepare_cached(SQL)?.execute((tenant.as_str(), id.0, put(rev), put(forget_at.0)))?;
     Ok(())
@@ -326,9 +327,9 @@ fn end(
     state: StreamState,
     forget_at: Timestamp,
 ) -> Result<Option<UploadRow>> {
-    tenant::must_exist(c, tenant)?;
     const SQL: &str = "UPDATE uploads SET state = ?3, expires_at = ?4 \
                        WHERE tenant_id = ?1 AND stream_id = ?2 AND state IN ('open', 'completing')";
+    tenant::must_exist(c, tenant)?;
     if c.prepare_cached(SQL)?.execute((tenant.as_str(), id.0, state.name(), put(forget_at.0)))? == 1 {
         c.prepare_cached("DELETE FROM upload_chunks WHERE tenant_id = ?1 AND stream_id = ?2")?
             .execute((tenant.as_str(), id.0))?;
@@ -345,9 +346,9 @@ fn list(c: &Connection, tenant: &TenantId, after: Option<&StreamId>, limit: u32)
 }
 
 fn forget(c: &Connection, tenant: &TenantId, id: &StreamId) -> Result<()> {
-    tenant::must_exist(c, tenant)?;
     const SQL: &str = "DELETE FROM uploads WHERE tenant_id = ?1 AND stream_id = ?2 \
                        AND state NOT IN ('open', 'completing')";
+    tenant::must_exist(c, tenant)?;
     c.prepare_cached(SQL)?.execute((tenant.as_str(), id.0))?;
     Ok(())
 }

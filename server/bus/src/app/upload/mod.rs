@@ -53,7 +53,7 @@ pub enum Opened {
     /// It goes on.
     Session(Box<UploadSession>),
     /// It is complete.
-    Complete(UploadRow),
+    Complete(Box<UploadRow>),
 }
 
 /// How far an upload is.

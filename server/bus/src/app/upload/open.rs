@@ -39,7 +39,7 @@ impl App {
         // Whoever had it may have ended it meanwhile.
         let row = self.deps.metadata.upload_open(&tenant, &id).await?.ok_or_else(|| not_found(&id))?;
         match row.state {
-            StreamState::Complete => return Ok(Opened::Complete(row)),
+            StreamState::Complete => return Ok(Opened::Complete(Box::new(row))),
             StreamState::Aborted => {
                 return Err(AppError::new(ErrorCode::StreamClosed, format!("stream {id} is {}", row.state.name())));
             }

@@ -5,7 +5,7 @@ mod upload;
 
 use std::pin::Pin;
 
-use acb_proto::v1;
+use acb_proto::v1::{self, receive_context_response::Frame};
 use acb_types::{ErrorCode, StreamId};
 use futures_core::Stream;
 use futures_util::{StreamExt as _, stream};
@@ -61,7 +61,6 @@ impl v1::stream_service_server::StreamService for Grpc {
             piece.map_err(|error| refusal(&app, VERB, &error, request_id))
         });
         let frame = |frame| v1::ReceiveContextResponse { frame: Some(frame) };
-        use v1::receive_context_response::Frame;
         let frames = stream::iter([Ok(frame(Frame::Opened(first)))])
             .chain(pieces.map(move |piece| piece.map(|piece| frame(Frame::Chunk(piece)))))
             .chain(stream::iter([Ok(frame(Frame::Completed(last)))]));

@@ -58,7 +58,7 @@ struct UploadStream {
 
 /// What comes next.
 enum Event {
-    Frame(Frame),
+    Frame(Box<Frame>),
     Memory(tokio::sync::OwnedSemaphorePermit),
     News(News),
     Drain,
@@ -98,7 +98,7 @@ impl UploadStream {
                 () = self.drain.cancelled() => Event::Drain,
                 news = session.next() => Event::News(news?),
                 memory = self.app.upload_memory(held_bytes.unwrap_or(0)), if held_bytes.is_some() => Event::Memory(memory?),
-                frame = frame(&mut self.input), if held_bytes.is_none() && has_room => Event::Frame(frame?),
+                frame = frame(&mut self.input), if held_bytes.is_none() && has_room => Event::Frame(Box::new(frame?)),
             };
             match event {
                 Event::Drain => {
@@ -117,7 +117,7 @@ impl UploadStream {
                 }
                 Event::Frame(frame) => {
                     self.check_token()?;
-                    match frame {
+                    match *frame {
                         Frame::Chunk(chunk) => held = Some(chunk),
                         Frame::Offer(offer) => {
                             let digests =
