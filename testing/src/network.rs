@@ -50,6 +50,7 @@ impl State {
 
 impl Faults {
     /// `None` when nothing passes now; else how many bytes do at most, if there is a bound.
+    #[expect(clippy::option_option, reason = "closed, open without end, and open for so many bytes are three answers")]
     pub(crate) fn may_pass(&self, way: Way) -> Option<Option<usize>> {
         let state = self.0.lock();
         (!state.held).then(|| state.left[way as usize])

@@ -337,8 +337,8 @@ mod tests {
                     flat.extend(first..first + count);
                 }
                 prop_assert_eq!(&flat, &model);
-                prop_assert_eq!(set.prefix(), (0..).find(|i| !model.contains(i)).unwrap());
-                prop_assert_eq!(set.next_missing(17), (17..).find(|i| !model.contains(i)).unwrap());
+                prop_assert_eq!(set.prefix(), (0..=u64::MAX).find(|i| !model.contains(i)).unwrap());
+                prop_assert_eq!(set.next_missing(17), (17..=u64::MAX).find(|i| !model.contains(i)).unwrap());
                 prop_assert_eq!(set.contains(9), model.contains(&9));
                 prop_assert_eq!(set.end(), model.last().map_or(0, |l| l + 1));
             }

@@ -37,7 +37,8 @@ async fn main() -> Result<()> {
     }
 
     // `modify` does what Alice should have done: it gets the plan, changes that, and begins anew if somebody is faster.
-    let changed = alice.contexts().modify("plans/trip", |plan| Some([&plan.payload[..], b"; pack"].concat().into())).await?;
+    let changed =
+        alice.contexts().modify("plans/trip", |plan| Some([&plan.payload[..], b"; pack"].concat().into())).await?;
     println!("alice made version {}", changed.version);
 
     let mut seen = 0;

@@ -31,7 +31,11 @@ async fn main() -> Result<(), Box<dyn Error>> {
     // The whole into a file. It is there under its name once its digest is right, and not before.
     let copy = folder.join("copy");
     let downloaded = client.streams().download(&uploaded.context_id).to_path(&copy).await?;
-    println!("downloaded {} bytes, the digest is {}", downloaded.received_bytes, same(downloaded.sha256 == uploaded.sha256));
+    println!(
+        "downloaded {} bytes, the digest is {}",
+        downloaded.received_bytes,
+        same(downloaded.sha256 == uploaded.sha256)
+    );
 
     // Or only a part of it.
     let part = client.streams().download(&uploaded.context_id).range(0..16.min(uploaded.size)).bytes().await?;

@@ -133,7 +133,10 @@ async fn findings_are_shared_revision_by_revision_and_a_large_context_survives_t
     ] {
         assert!(told.contains(&format!("refused, as it must be: {refused}")), "{told}");
     }
-    assert!(told.contains(&format!("asked the planner for the result, and has the answer: {} files", FILES + 1)), "{told}");
+    assert!(
+        told.contains(&format!("asked the planner for the result, and has the answer: {} files", FILES + 1)),
+        "{told}"
+    );
     // The stream: killed with a part of it on disk, and what came was what went.
     let killed = told.lines().find(|line| line.contains("killed with SIGKILL with "));
     assert!(killed.is_some_and(|line| line.contains(" on its disk (pid ") && line.contains("signal: 9")), "{told}");

@@ -49,7 +49,7 @@ const READY_WITHIN: Duration = Duration::from_secs(20);
 /// What the planner does not need to give up by itself.
 const SPARE: Duration = Duration::from_secs(10);
 /// How long packing, uploading and downloading may take.
-const STREAMED_WITHIN: Duration = Duration::from_secs(60);
+const STREAMED_WITHIN: Duration = Duration::from_mins(1);
 /// Lines of a log that are shown when something went wrong.
 const LOG_LINES_SHOWN: usize = 20;
 /// A UTF-16 file that ends in the middle of a character: nobody can survey it.

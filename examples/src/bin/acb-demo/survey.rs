@@ -113,17 +113,64 @@ mod tests {
     fn odd_files() -> Vec<(String, Vec<u8>)> {
         let mut files: Vec<(String, Vec<u8>)> = Vec::new();
         let texts: &[&[u8]] = &[
-            b"", b"\n", b"\r", b"\r\n", b"a\r", b"a\r\r\n", b"\n\r", b"a\rb\nc", b"one\nthree", b"\n\n\n",
-            b"a\x0bb\x0cc\x1cd\x1de\x1ef", "a\u{85}b\u{2028}c\u{2029}d".as_bytes(), "äöü\n😀".as_bytes(),
-            b"\xef\xbb\xbfmark", b"caf\xe9\n", b"\xed\xa0\x80", b"\xf0\x9f\x98", b"\xc0\x80", b"\xf4\x90\x80\x80",
-            b"\xe2\x82", b"\xf8\x88\x80\x80\x80", b"\xff\xfe", b"\xfe\xff", b"\xff\xfeh", b"\xfe\xffh",
-            b"\xff\xfeh\0\n\0", b"\xfe\xff\0h\0\n", b"\xff\xfe\0\xd8", b"\xff\xfe\0\xdc", b"\xff\xfe=\xd8\0\xde",
-            b"\xff\xfe\xff\xfea\0", b"\xfe\xff\xff\xfe", b"\0\0",
+            b"",
+            b"\n",
+            b"\r",
+            b"\r\n",
+            b"a\r",
+            b"a\r\r\n",
+            b"\n\r",
+            b"a\rb\nc",
+            b"one\nthree",
+            b"\n\n\n",
+            b"a\x0bb\x0cc\x1cd\x1de\x1ef",
+            "a\u{85}b\u{2028}c\u{2029}d".as_bytes(),
+            "äöü\n😀".as_bytes(),
+            b"\xef\xbb\xbfmark",
+            b"caf\xe9\n",
+            b"\xed\xa0\x80",
+            b"\xf0\x9f\x98",
+            b"\xc0\x80",
+            b"\xf4\x90\x80\x80",
+            b"\xe2\x82",
+            b"\xf8\x88\x80\x80\x80",
+            b"\xff\xfe",
+            b"\xfe\xff",
+            b"\xff\xfeh",
+            b"\xfe\xffh",
+            b"\xff\xfeh\0\n\0",
+            b"\xfe\xff\0h\0\n",
+            b"\xff\xfe\0\xd8",
+            b"\xff\xfe\0\xdc",
+            b"\xff\xfe=\xd8\0\xde",
+            b"\xff\xfe\xff\xfea\0",
+            b"\xfe\xff\xff\xfe",
+            b"\0\0",
         ];
         files.extend(texts.iter().map(|text| ("a.rs".to_owned(), text.to_vec())));
         let names = [
-            "", ".", "..", "...", "a.", ".rs", "a.rs", "A.RS", "a/b.c/d", "x/Makefile", "MAKEFILE", "cargo.LOCK", "x.S",
-            ".gitignore", "LICENSE-MIT", "license", "NOTICES.md", "a.tar.gz", "K.\u{212a}t", "ä.ü", "a.rs/", "COPYING.unknown",
+            "",
+            ".",
+            "..",
+            "...",
+            "a.",
+            ".rs",
+            "a.rs",
+            "A.RS",
+            "a/b.c/d",
+            "x/Makefile",
+            "MAKEFILE",
+            "cargo.LOCK",
+            "x.S",
+            ".gitignore",
+            "LICENSE-MIT",
+            "license",
+            "NOTICES.md",
+            "a.tar.gz",
+            "K.\u{212a}t",
+            "ä.ü",
+            "a.rs/",
+            "COPYING.unknown",
         ];
         files.extend(names.iter().map(|name| ((*name).to_owned(), Vec::new())));
         let languages = &*LANGUAGES;
@@ -163,10 +210,8 @@ mod tests {
             String::from_utf8(output.stdout).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
         assert_eq!(theirs.len(), files.len());
         for ((name, content), theirs) in files.iter().zip(theirs) {
-            let ours = survey(name, content).map_or_else(
-                |why| crate::report::Outcome::Unreadable(why.to_string()),
-                crate::report::Outcome::Found,
-            );
+            let ours = survey(name, content)
+                .map_or_else(|why| crate::report::Outcome::Unreadable(why.to_string()), crate::report::Outcome::Found);
             assert_eq!(theirs, ours, "{name:?} {content:02x?}");
         }
     }
