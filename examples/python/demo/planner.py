@@ -114,8 +114,12 @@ async def discover(bus: acb_sdk.AsyncClient, wanted: int) -> list[str]:
         await asyncio.sleep(LOOK_EVERY)
 
 
+def works_of(path: str) -> list[dict[str, str]]:
+    return [json.loads(line) for line in pathlib.Path(path).read_text(encoding="utf-8").splitlines()]
+
+
 async def main(arguments: argparse.Namespace) -> None:
-    works = [json.loads(line) for line in pathlib.Path(arguments.works).read_text(encoding="utf-8").splitlines()]
+    works = works_of(arguments.works)
     async with team.client(arguments.url, team.PLANNER) as bus:
         planner = await bus.agents.register(team.PLANNER, type="planner")
         # The streams that follow show that it is alive; before them a heartbeat does.
