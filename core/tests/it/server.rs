@@ -208,7 +208,7 @@ async fn cuts_do_no_harm_to_one_message_frames_of_two_logs_and_two_levels() {
     let client =
         builder(proxy.port, "publisher").publish_window(64, 1 << 20).frame_messages_max(1).connect().await.unwrap();
     let messages = client.messages();
-    let publishing = tokio::spawn(async move {
+    let mut publishing = tokio::spawn(async move {
         let mut open = Vec::new();
         for n in 0..3000u64 {
             let level = if n % 3 == 0 { Durability::Synced } else { Durability::Written };
@@ -224,9 +224,15 @@ async fn cuts_do_no_harm_to_one_message_frames_of_two_logs_and_two_levels() {
             assert!(soon("a receipt", receipt).await.unwrap().durability >= level);
         }
     });
-    while !publishing.is_finished() {
-        tokio::time::sleep(Duration::from_millis(15)).await;
-        proxy.cut();
+    let mut cuts = 0u64;
+    // Counted in bytes, not in time: on a slow machine a cut every few milliseconds would let no connection stand.
+    while cuts < 40 {
+        tokio::select! {
+            biased;
+            ended = &mut publishing => panic!("published all after only {cuts} cuts: {ended:?}"),
+            () = proxy.after(cuts * 7919 % 8000) => proxy.cut(),
+        }
+        cuts += 1;
     }
     soon("the publisher", publishing).await.unwrap();
     let mut inbox = reader.inbox().await.unwrap();

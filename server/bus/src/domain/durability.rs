@@ -55,7 +55,7 @@ mod tests {
     fn below_the_floor_nothing_is_taken() {
         let policy = DurabilityPolicy { floor: Durability::Written, ..DurabilityPolicy::default() };
         let refused = policy.level(Some(Durability::Memory), true).unwrap_err();
-        assert_eq!(refused.code, ErrorCode::DurabilityUnavailable);
+        assert_eq!(refused.code(), ErrorCode::DurabilityUnavailable);
         assert_eq!(policy.level(Some(Durability::Written), false).unwrap(), Durability::Written);
     }
 }
