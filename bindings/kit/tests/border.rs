@@ -221,7 +221,7 @@ fn a_busy_guest_is_woken_seldom_and_threads_stay_as_many_as_they_are() -> Result
     let submitted = guest.port.submit("ready", subscription.ready())?;
     guest.finish(submitted)?;
     assert!(matches!(subscription.take(&mut batch, 10, 1 << 20), Taken::Some));
-    assert_eq!(batch.iter().map(|m| m.payload()).collect::<Vec<_>>(), [&b"last"[..]]);
+    assert_eq!(batch.iter().map(acb_sdk::Message::payload).collect::<Vec<_>>(), [&b"last"[..]]);
     batch.clear();
 
     // The end: what was on its way is completed, nothing starts any more.

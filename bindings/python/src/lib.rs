@@ -4,7 +4,7 @@
 //! Rules of this room:
 //! - A thread of the kit never touches an interpreter: results cross as Rust values and become objects where the guest
 //!   drains them. So no thread of ours waits for the interpreter, and none needs it when the process ends.
-//! - Whatever may wait is a [`call::Call`]; everything else returns at once.
+//! - Whatever may wait is a `call::Call`; everything else returns at once.
 //! - Panics become `InternalError`; a use after a fork becomes `client_forked`.
 //!
 //! The stub is `sdk-python/acb_sdk/_native.pyi`, compared with the module by a test.

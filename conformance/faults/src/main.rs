@@ -41,6 +41,7 @@ async fn main() -> ExitCode {
     };
     let work = stream::iter(TABLE.iter().filter(named)).map(|fault| {
         let scenarios = Arc::clone(&scenarios);
+        #[expect(clippy::disallowed_methods, reason = "awaited by the loop below, and bounded by it")]
         tokio::spawn(async move { line(fault, &scenarios, all).await })
     });
     let mut missed = 0;

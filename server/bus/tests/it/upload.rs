@@ -359,7 +359,7 @@ async fn an_upload_that_nobody_continues_expires_and_gives_its_space_back() {
     let mut upload = Upload::open(&client, opening(1, whole.len())).await.unwrap();
     upload.chunk(0, &whole[..CHUNK]).await;
     upload.acked(1).await;
-    server.advance(limits::STREAM_TTL - Duration::from_secs(1));
+    server.advance(limits::STREAM_TTL.saturating_sub(Duration::from_secs(1)));
     assert_eq!(progress(&client, 1).await.unwrap().received_bytes, CHUNK as u64);
     server.advance(Duration::from_secs(2));
     assert_eq!(progress(&client, 1).await.unwrap_err().code(), ErrorCode::StreamExpired);
