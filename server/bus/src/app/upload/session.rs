@@ -45,6 +45,8 @@ const HASH_CHUNKS: u64 = 16;
 const COPIES: usize = 2;
 /// Chunks that wait to be copied; offers beyond are answered by nothing, and their chunks are sent.
 const COPIES_WAITING: usize = 16_384;
+/// Questions to the metadata store that may be open at once: repeats and offers carry no bytes that the window counts.
+const ASKED_MAX: usize = 16;
 
 /// A chunk on its way in.
 #[derive(Debug)]
@@ -144,6 +146,8 @@ pub struct UploadSession {
     /// Chunks that are to be copied from other contents.
     to_copy: VecDeque<(u64, FoundChunk)>,
     copying: usize,
+    /// Open questions to the metadata store.
+    asked: usize,
     fence: CancellationToken,
     pub(super) hold: Arc<Hold>,
 }
@@ -184,6 +188,7 @@ impl UploadSession {
             last: None,
             to_copy: VecDeque::new(),
             copying: 0,
+            asked: 0,
             fence,
             hold,
         }
@@ -204,8 +209,12 @@ impl UploadSession {
         self.row.chunking
     }
 
-    /// Whether another chunk may be taken: less than a window is under way.
+    /// Whether another frame may be taken: less than a window is under way, and few questions are open.
     pub fn has_room(&self) -> bool {
+        self.window_has_room() && self.asked < ASKED_MAX
+    }
+
+    fn window_has_room(&self) -> bool {
         self.under_way_bytes < window_bytes(&self.row.chunking)
     }
 
@@ -231,6 +240,7 @@ impl UploadSession {
         }
         if self.received.contains(index) {
             let (app, tenant, id) = (Arc::clone(&self.app), self.ctx.principal().tenant.clone(), self.row.id);
+            self.asked += 1;
             self.work.push(Box::pin(async move {
                 let stored = app.deps.metadata.upload_chunk(&tenant, &id, index).await;
                 Ok(Done::Repeat { index, sha256, stored })
@@ -288,6 +298,7 @@ impl UploadSession {
             return Ok(());
         }
         let (app, ctx) = (Arc::clone(&self.app), self.ctx.clone());
+        self.asked += 1;
         self.work.push(Box::pin(async move {
             let tenant = &ctx.principal().tenant;
             let found = app.deps.metadata.upload_find(tenant, &sha256).await?;
@@ -393,7 +404,7 @@ impl UploadSession {
         if enough && !self.is_flushing {
             self.flush();
         }
-        while self.copying < COPIES && self.has_room() {
+        while self.copying < COPIES && self.window_has_room() {
             let Some((index, found)) = self.to_copy.pop_front() else { break };
             self.copy(index, found);
         }
@@ -473,10 +484,13 @@ impl UploadSession {
                 self.wait_for_flush(written);
                 Ok(None)
             }
-            Done::Repeat { index, sha256, stored } => Ok(Some(match stored? {
-                Some(is) if is == sha256 => News::Acked(vec![(index, 1)]),
-                _ => News::Rejected(index, another_content(index)),
-            })),
+            Done::Repeat { index, sha256, stored } => {
+                self.asked -= 1;
+                Ok(Some(match stored? {
+                    Some(is) if is == sha256 => News::Acked(vec![(index, 1)]),
+                    _ => News::Rejected(index, another_content(index)),
+                }))
+            }
             Done::Flushed { chunks, outcome } => {
                 self.is_flushing = false;
                 outcome?;
@@ -495,6 +509,7 @@ impl UploadSession {
                 Ok(None)
             }
             Done::Found(found) => {
+                self.asked -= 1;
                 let room = COPIES_WAITING.saturating_sub(self.to_copy.len());
                 self.to_copy.extend(found.into_iter().take(room));
                 Ok(None)
