@@ -12,14 +12,14 @@ use acb_ports::{
     MetadataStore,
     metadata::{
         AgentFilter, AgentSpec, Changed, ContentPlace, ContextFilter, ContextScope, ListedAt, NewSubscription,
-        Payloads, ROWS_MAX, Registration, SubscriptionSpec, Viewer,
+        Payloads, ROWS_MAX, Registration, SubscriptionSpec, UploadStore as _, UploadTarget, Viewer,
     },
 };
 use acb_store_embedded::{
     SqliteConfig, SqliteMetadata,
     sqlite::{Drill, MIGRATIONS},
 };
-use acb_types::{AgentId, ClassId, ErrorCode, TenantId, Timestamp, batch::StartAt};
+use acb_types::{AgentId, ClassId, ErrorCode, TenantId, Timestamp, batch::StartAt, stream::StreamState};
 
 const NOW: Timestamp = Timestamp(1_767_225_600_000);
 
@@ -253,6 +253,9 @@ async fn a_store_of_every_older_version_is_brought_forward_with_its_rows() {
         if before >= 4 {
             contexts_of_version_4(&store, &t).await;
         }
+        if before >= 5 {
+            uploads_of_version_5(&store, &t).await;
+        }
         store.close().await.unwrap();
     }
 }
@@ -277,6 +280,21 @@ async fn contexts_of_version_4(store: &SqliteMetadata, t: &TenantId) {
         &kinds[..],
         [Changed::Group { .. }, Changed::Context { before: None, .. }, Changed::Context { .. }]
     ));
+}
+
+async fn uploads_of_version_5(store: &SqliteMetadata, t: &TenantId) {
+    let rows = store.upload_list(t, None, 9).await.unwrap();
+    let [open, complete] = &rows[..] else { panic!("{rows:?}") };
+    assert_eq!((open.state, open.session, open.received_bytes, open.sha256), (StreamState::Open, 3, 2_097_152, None));
+    assert_eq!((open.chunking.chunk_bytes, open.chunking.total_bytes), (1 << 20, None));
+    let UploadTarget::Create { spec } = &open.target else { panic!("{open:?}") };
+    assert_eq!((spec.ttl, spec.shares.len()), (Some(Duration::from_mins(1)), 1));
+    let received = store.upload_received(t, &open.id).await.unwrap();
+    assert_eq!(received.ranges().collect::<Vec<_>>(), [(0, 1), (2, 1)]);
+    assert_eq!((complete.state, complete.rev, complete.chunking.total_bytes), (StreamState::Complete, 10, Some(5)));
+    let UploadTarget::Update { change, if_rev } = &complete.target else { panic!("{complete:?}") };
+    assert_eq!((change.description.as_deref(), &change.labels, *if_rev), (Some("the plan"), &None, Some(9)));
+    assert_eq!(store.upload_chunk(t, &complete.id, 0).await.unwrap(), complete.sha256);
 }
 
 /// An older program says so, and changes nothing.

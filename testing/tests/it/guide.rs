@@ -11,7 +11,7 @@ async fn a_job_that_nobody_settles_is_tried_again() {
     worker.agents().register("worker").await.unwrap();
     let mut inbox = worker.inbox().await.unwrap();
     let planner = bus.client("planner").connect().await.unwrap();
-    planner.messages().send("worker", "count me").await.unwrap();
+    planner.messages().send("worker", "count me").confirm().await.unwrap();
     assert_eq!(inbox.next().await.unwrap().unwrap().attempt(), 1);
     bus.advance(Duration::from_secs(30)).unwrap(); // the lease ends
     bus.advance(Duration::from_secs(1)).unwrap(); // and its wait for the next attempt
