@@ -1,8 +1,8 @@
 """One client in Python, driven and measured by `acb-bench load` (bench/src/load/python.rs).
 
 It reads its job from the first line of its input, connects, says ``ready``, waits for ``go``, does the job, says what it
-did as one line of JSON, and stays until its input ends, so that its CPU time can still be read. Every client runs in uvloop,
-with the same windows, payloads and checks; each uses the fastest documented calls of its library that keep the row's promise:
+did as one line of JSON, and stays until its input ends, so that its CPU time can be read. Every client runs in uvloop, with
+the same windows, payloads and checks; each uses the fastest documented calls of its library that keep the promise:
 
 - ACB: ``publisher.publish`` gives a receipt at once, ``flush`` at the end; ``async for`` over a durable subscription, one
   ``ack`` each.

@@ -198,8 +198,7 @@ pub(super) async fn watch(plan: &Plan, acb: &Acb, watchers: usize) -> Result<(Ou
             let (id, seen) = (id.clone(), seen.clone());
             async move {
                 let client = acb.connect(&format!("bench-v{number}")).await?;
-                let watch = client.contexts().watch().id(&id).after(rev).open().await;
-                let watch = watch.with_context(|| format!("watcher {number} of {watchers}"))?;
+                let watch = synced(&client, &id).await.with_context(|| format!("watcher {number} of {watchers}"))?;
                 Ok::<_, anyhow::Error>(tokio::spawn(follow(client, watch, seen)))
             }
         })
@@ -231,6 +230,18 @@ pub(super) async fn watch(plan: &Plan, acb: &Acb, watchers: usize) -> Result<(Ou
     let last = writer.contexts().get(&id).await?;
     ensure!(last.rev == rev, "the context is at revision {}, the last change made {rev}", last.rev);
     Ok((outcome(changes, events, events, latencies, measured), None))
+}
+
+/// A watch that has its state: what it brings from now on are changes.
+async fn synced(client: &Client, id: &str) -> Result<ContextWatch> {
+    let mut watch = client.contexts().watch().id(id).open().await?;
+    loop {
+        match watch.next().await.context("the watch ended")?? {
+            ContextEvent::Synced(_) => return Ok(watch),
+            ContextEvent::State(_) | ContextEvent::Restarted => {}
+            other => bail!("{other:?} came before the state was complete"),
+        }
+    }
 }
 
 /// Reports each change of a watch.
