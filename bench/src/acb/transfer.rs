@@ -39,7 +39,7 @@ async fn stored(files: &Files, client: &Client) -> Result<String> {
 /// The same by the Python client; what it says of size and digest is compared with the file's.
 pub(super) async fn by_python(plan: &Plan, client: &Client, down: bool) -> Result<(Outcome, Option<u64>)> {
     let files = Files::of(plan)?;
-    let mut job = python::Job::new(plan, if down { "download" } else { "upload" });
+    let mut job = python::Job::new(plan)?;
     job.path = Some(if down { files.copy.clone() } else { files.source.clone() });
     if down {
         job.context = Some(stored(&files, client).await?);

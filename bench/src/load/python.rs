@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, ensure};
 use serde::{Deserialize, Serialize};
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines},
@@ -35,8 +35,7 @@ const JOB_PATIENCE: Duration = Duration::from_secs(100);
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Job {
     target: &'static str,
-    /// `publish`, `receive`, `tasks`, `upload` or `download`.
-    pub(crate) role: &'static str,
+    role: &'static str,
     form: &'static str,
     address: String,
     /// Enrolment key, ours alone.
@@ -53,11 +52,11 @@ pub(crate) struct Job {
 }
 
 impl Job {
-    /// A job of the plan's sizes.
-    pub(crate) fn new(plan: &Plan, role: &'static str) -> Self {
-        Self {
+    /// The job of the plan's case, in its sizes.
+    pub(crate) fn new(plan: &Plan) -> Result<Self> {
+        Ok(Self {
             target: plan.target.name(),
-            role,
+            role: role(plan.case.shape).with_context(|| format!("{} is no case of Python's", plan.case.name))?,
             form: plan.form.name(),
             address: plan.address.clone(),
             key: None,
@@ -70,7 +69,19 @@ impl Job {
             count: 0,
             path: None,
             context: None,
-        }
+        })
+    }
+}
+
+/// What the program is told to do in a case of this shape.
+const fn role(shape: Shape) -> Option<&'static str> {
+    match shape {
+        Shape::Pipelined => Some("publish"),
+        Shape::Tasks { .. } => Some("tasks"),
+        Shape::Backlog => Some("receive"),
+        Shape::Upload => Some("upload"),
+        Shape::Download => Some("download"),
+        _ => None,
     }
 }
 
@@ -148,17 +159,13 @@ impl Client {
 
 /// Publishes for the plan's time: pipelined, or in tasks that each wait for their ack.
 pub(crate) async fn publish(plan: &Plan) -> Result<Outcome> {
-    let role = match plan.case.shape {
-        Shape::Pipelined => "publish",
-        Shape::Tasks { .. } => "tasks",
-        _ => bail!("{} is not a publishing case in Python", plan.case.name),
-    };
-    let mut python = Client::start(plan, Job::new(plan, role)).await?;
+    let mut python = Client::start(plan, Job::new(plan)?).await?;
     let meter = Meter::start_for(plan.server_pid, Some(python.pid()?))?;
     let done = python.run().await?;
     let measured = meter.stop()?;
     python.end().await?;
-    let value = (role == "tasks").then(|| per_operation(done.count, measured));
+    let awaited = matches!(plan.case.shape, Shape::Tasks { .. });
+    let value = awaited.then(|| per_operation(done.count, measured));
     Ok(Outcome {
         published: done.count,
         acked: done.count,
@@ -173,7 +180,7 @@ pub(crate) async fn publish(plan: &Plan) -> Result<Outcome> {
 
 /// Receives and acknowledges `count` messages that are stored; ends when `settled` says that the server holds the acks.
 pub(crate) async fn receive<F: Future<Output = Result<()>>>(plan: &Plan, count: u64, settled: F) -> Result<Outcome> {
-    let mut job = Job::new(plan, "receive");
+    let mut job = Job::new(plan)?;
     job.count = count;
     let mut python = Client::start(plan, job).await?;
     let meter = Meter::start_for(plan.server_pid, Some(python.pid()?))?;
@@ -224,4 +231,35 @@ pub(crate) async fn import(plan: &Plan) -> Result<Outcome> {
         latencies,
         measured,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::case::{Case, Language, ROWS, Target};
+
+    #[test]
+    fn the_program_has_a_job_for_each_python_client_of_each_row() {
+        let program = std::fs::read_to_string(PROGRAM).unwrap();
+        for row in ROWS {
+            let case = Case::named(row.case).unwrap();
+            let Some(role) = role(case.shape).filter(|_| case.language == Language::Python) else { continue };
+            let mut targets = vec![Target::Acb];
+            if row.peer.language(case.language) == Language::Python {
+                targets.push(row.peer.target());
+            }
+            for target in targets {
+                let job = format!("    (\"{}\", \"{role}\"): ", target.name());
+                assert!(program.contains(&job), "{} has no job {job}", row.label());
+            }
+        }
+    }
+
+    #[test]
+    fn only_python_cases_have_a_python_client() {
+        for row in ROWS {
+            let rust = Case::named(row.case).unwrap().language == Language::Rust;
+            assert!(!rust || row.peer.language(Language::Rust) == Language::Rust, "{}", row.label());
+        }
+    }
 }

@@ -13,7 +13,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 
 use super::source::Source;
 use crate::{
-    case::{Form, Peer, Row, TRANSFER_BYTES, Target, scaled},
+    case::{Form, Language, Peer, Row, TRANSFER_BYTES, Target, scaled},
     cli::RunOptions,
     record::{LoadReport, parse_report},
     server::{Kind, Programs, Running},
@@ -98,7 +98,9 @@ impl Runner {
         // Ours alone: segments that were written before are a state of our log. A peer is better off on its
         // fresh store (a warm-up took JetStream from 95k to 55k messages of 4 KB a second), so it has that.
         if case.warm && is_ours(kind) {
-            self.load(&server, row, kind, form, seconds * WARM_UP).context("the warm-up")?;
+            // By the Rust core, whatever the case's language: it is what fills the log in the time.
+            let filler = if case.language == Language::Python { Kind::Peer(Peer::RustCore) } else { kind };
+            self.load(&server, row, filler, form, self.seconds * WARM_UP).context("the warm-up")?;
         }
         let synced = Command::new("sync").status().context("cannot run sync")?;
         ensure!(synced.success(), "sync failed");
