@@ -13,7 +13,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 
 use super::source::Source;
 use crate::{
-    case::{Form, Language, Peer, Row, TRANSFER_BYTES, Target, scaled},
+    case::{Case, Form, Language, Peer, Row, TRANSFER_BYTES, Target, scaled},
     cli::RunOptions,
     record::{LoadReport, parse_report},
     server::{Kind, Programs, Running},
@@ -55,7 +55,7 @@ impl Runner {
     /// Measures `seconds` per run.
     pub(super) fn new(programs: Programs, options: &RunOptions, seconds: f64, rows: &[Row]) -> Result<Self> {
         ensure!(seconds > 0.0, "--seconds must be above 0");
-        let transfers = rows.iter().filter_map(|row| row.case().ok()).any(|case| case.moves_a_file());
+        let transfers = rows.iter().filter_map(|row| row.case().ok()).any(Case::moves_a_file);
         let source = transfers
             .then(|| Source::make(programs.data_dir(), scaled(TRANSFER_BYTES, seconds)))
             .transpose()

@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    io::{BufWriter, Write as _},
+    io::{BufWriter, IntoInnerError, Write as _},
     path::{Path, PathBuf},
 };
 
@@ -52,7 +52,7 @@ fn write(path: &Path, bytes: u64) -> Result<()> {
         file.write_all(word.get(..take).unwrap_or_default())?;
         left -= take as u64;
     }
-    file.into_inner().map_err(|error| error.into_error())?.sync_all()?;
+    file.into_inner().map_err(IntoInnerError::into_error)?.sync_all()?;
     Ok(())
 }
 

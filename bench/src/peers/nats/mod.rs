@@ -151,7 +151,7 @@ impl Nats {
                 publish::fill(plan, &self.publisher().await?, count).await?;
                 settle_disk().await?;
                 if plan.language == Language::Python {
-                    return python::receive(plan, count, self.held(count)).await;
+                    return python::receive(plan, count, Box::pin(self.held(count))).await;
                 }
                 deliver::backlog(plan, Box::pin(self.receiver(0)), count).await
             }
