@@ -3,6 +3,7 @@
 # import it: never from the source folder.
 #
 #   scripts/build-wheel.sh            prints the environment's interpreter
+#   scripts/build-wheel.sh release    builds in the release profile, installs nothing and prints the wheel
 #
 # Does nothing when neither the library nor the Python files have changed since.
 set -euo pipefail
@@ -22,14 +23,22 @@ if ! [ -x "$python" ] || [ "$(cat "$home/venv/stamp" 2>/dev/null)" != "$PWD" ]; 
     printf '%s\n' "$PWD" >"$home/venv/stamp"
 fi
 
-rm -f "$home"/wheels/*.whl
+profile=${1:-dev}
+wheels="$home/wheels"
+[ "$profile" = dev ] || wheels="$home/wheels-$profile"
+mkdir -p "$wheels"
+rm -f "$wheels"/*.whl
 # Its own words go to the log; a failure shows them.
-if ! (cd sdk-python && maturin build --quiet --profile dev --target-dir "$target" --interpreter "$python" \
-    --auditwheel skip --out "$home/wheels") >"$home/build.log" 2>&1; then
+if ! (cd sdk-python && maturin build --quiet --profile "$profile" --target-dir "$target" --interpreter "$python" \
+    --auditwheel skip --out "$wheels") >"$home/build.log" 2>&1; then
     cat "$home/build.log" >&2
     fail "the wheel was not built"
 fi
-wheel=$(compgen -G "$home/wheels/*.whl") || fail "maturin made no wheel"
+wheel=$(compgen -G "$wheels/*.whl") || fail "maturin made no wheel"
+if [ "$profile" != dev ]; then
+    printf '%s\n' "$wheel"
+    exit
+fi
 sum=$(sha256sum <"$wheel")
 if [ "$(cat "$home/venv/installed" 2>/dev/null)" != "$sum" ]; then
     .venv/bin/pip --python "$python" install --quiet --disable-pip-version-check --no-index --no-deps --force-reinstall \
