@@ -1,6 +1,7 @@
 //! Many agents, one counter: each adds one by compare-and-set, over kills of the server, and the sum is exact.
 //!
-//! An agent reads the counter, writes it plus one for the revision that it read, and begins anew when somebody was faster.
+//! An agent reads the counter, writes it plus one for the revision that it read, and begins anew when somebody was faster:
+//! `Contexts::modify`.
 //! A lost answer is asked for again by the client itself, under one idempotency key: an increment that was made is not made
 //! again, and one that was not is.
 
@@ -13,7 +14,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use acb_sdk::{Client, ClientBuilder, ContextAccess, Credentials, ErrorCode, RetryPolicy};
+use acb_sdk::{Client, ClientBuilder, Context, ContextAccess, Credentials, RetryPolicy};
 use acb_testkit::{Server, ServerOptions};
 use anyhow::{Context as _, Result, ensure};
 use bytes::Bytes;
@@ -137,23 +138,17 @@ async fn add(client: &Client, id: &str, times: u64, tally: &Tally) -> Result<Vec
     let contexts = client.contexts();
     let mut revs = Vec::new();
     for _ in 0..times {
-        loop {
-            let present = contexts.get(id).await?;
-            let next = Bytes::from((number(&present.payload)? + 1).to_string());
-            tally.open.fetch_add(1, Ordering::Relaxed);
-            let written = contexts.update(id).payload(next).if_rev(present.rev).await;
-            tally.open.fetch_sub(1, Ordering::Relaxed);
-            match written {
-                Ok(written) => {
-                    revs.push(written.context.rev);
-                    break;
-                }
-                Err(error) if error.code() == ErrorCode::RevisionConflict => {
-                    tally.conflicts.fetch_add(1, Ordering::Relaxed);
-                }
-                Err(error) => return Err(error.into()),
-            }
-        }
+        let mut tries = 0;
+        let add = |present: &Context| {
+            tries += 1;
+            // What is no number is left as it is, and the sum will not be right.
+            number(&present.payload).ok().map(|n| Bytes::from((n + 1).to_string()))
+        };
+        tally.open.fetch_add(1, Ordering::Relaxed);
+        let counted = contexts.modify(id, add).await;
+        tally.open.fetch_sub(1, Ordering::Relaxed);
+        revs.push(counted?.rev);
+        tally.conflicts.fetch_add(tries - 1, Ordering::Relaxed);
         tally.added.fetch_add(1, Ordering::Relaxed);
     }
     Ok(revs)

@@ -74,12 +74,9 @@ pub(super) const FAULTS: &[Fault] = &[
         &["history-is-kept-and-read-back", "delete-leaves-a-marker"],
         || wire([up(GET, |request: &mut v1::GetContextRequest| request.at_rev = 0)]),
     ),
-    fault(
-        "history-is-the-newest-revision",
-        "older revisions are not told",
-        &["history-is-kept-and-read-back"],
-        || wire([down(HISTORY, |response: &mut v1::ListContextHistoryResponse| response.revisions.truncate(1))]),
-    ),
+    fault("history-is-the-newest-revision", "older revisions are not told", &["history-is-kept-and-read-back"], || {
+        wire([down(HISTORY, |response: &mut v1::ListContextHistoryResponse| response.revisions.truncate(1))])
+    }),
     fault("deletes-are-not-done", "a delete is answered and not done", &["delete-leaves-a-marker"], || {
         wire([answered(DELETE, |_| Some(v1::DeleteContextResponse { rev: 1, ..Default::default() }))])
     }),
@@ -94,17 +91,12 @@ pub(super) const FAULTS: &[Fault] = &[
             })])
         },
     ),
-    fault(
-        "readers-may-write",
-        "who was let in to read may write",
-        &["shares-let-in-to-read-or-to-write"],
-        || {
-            wire([up(CREATE, |request: &mut v1::CreateContextRequest| {
-                let shares = request.spec.iter_mut().flat_map(|spec| &mut spec.shares);
-                shares.for_each(|share| share.set_access(v1::ContextAccess::Write));
-            })])
-        },
-    ),
+    fault("readers-may-write", "who was let in to read may write", &["shares-let-in-to-read-or-to-write"], || {
+        wire([up(CREATE, |request: &mut v1::CreateContextRequest| {
+            let shares = request.spec.iter_mut().flat_map(|spec| &mut spec.shares);
+            shares.for_each(|share| share.set_access(v1::ContextAccess::Write));
+        })])
+    }),
     fault("labels-of-a-list-are-ignored", "a list shows what lacks its labels", &["lists-are-filtered"], || {
         wire([up(LIST, |request: &mut v1::ListContextsRequest| request.labels.clear())])
     }),
@@ -150,19 +142,14 @@ pub(super) const FAULTS: &[Fault] = &[
             })])
         },
     ),
-    fault(
-        "watches-hear-of-everything",
-        "what narrows a watch is not looked at",
-        &["watch-is-narrowed"],
-        || {
-            wire([up(WATCH, |request: &mut v1::WatchRequest| {
-                request.key_prefix.clear();
-                request.r#type.clear();
-                request.owner.clear();
-                request.labels.clear();
-            })])
-        },
-    ),
+    fault("watches-hear-of-everything", "what narrows a watch is not looked at", &["watch-is-narrowed"], || {
+        wire([up(WATCH, |request: &mut v1::WatchRequest| {
+            request.key_prefix.clear();
+            request.r#type.clear();
+            request.owner.clear();
+            request.labels.clear();
+        })])
+    }),
     fault(
         "watches-begin-anew",
         "a watch after a revision begins with the state",

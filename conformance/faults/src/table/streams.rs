@@ -97,14 +97,12 @@ pub(super) const FAULTS: &[Fault] = &[
         "chunks that were offered count as sent, whoever has them",
         &["what-the-bus-has-need-not-be-sent"],
         || {
-            wire([
-                up_in(UPLOAD, |conversation, request: &mut v1::StreamContextRequest| {
-                    let Some(Up::Offer(offer)) = &request.frame else { return };
-                    let (first_index, count) = (offer.first_index, offer.sha256.len() as u64);
-                    let acks = vec![v1::ChunkRange { first_index, count }];
-                    conversation.inject(&v1::StreamContextResponse { acks, ..Default::default() });
-                }),
-            ])
+            wire([up_in(UPLOAD, |conversation, request: &mut v1::StreamContextRequest| {
+                let Some(Up::Offer(offer)) = &request.frame else { return };
+                let (first_index, count) = (offer.first_index, offer.sha256.len() as u64);
+                let acks = vec![v1::ChunkRange { first_index, count }];
+                conversation.inject(&v1::StreamContextResponse { acks, ..Default::default() });
+            })])
         },
     ),
     fault(
@@ -133,12 +131,9 @@ pub(super) const FAULTS: &[Fault] = &[
             })])
         },
     ),
-    fault(
-        "aborts-are-not-done",
-        "an upload that was given up goes on",
-        &["aborted-uploads-are-over"],
-        || wire([answered(ABORT, |_| Some(v1::AbortStreamResponse {}))]),
-    ),
+    fault("aborts-are-not-done", "an upload that was given up goes on", &["aborted-uploads-are-over"], || {
+        wire([answered(ABORT, |_| Some(v1::AbortStreamResponse {}))])
+    }),
     fault(
         "uploads-never-expire",
         "an upload that nobody continued is told to be open",
@@ -174,12 +169,9 @@ pub(super) const FAULTS: &[Fault] = &[
             })])
         },
     ),
-    fault(
-        "ranges-begin-at-the-beginning",
-        "where a range begins is not looked at",
-        &["part-of-a-content"],
-        || wire([up(DOWNLOAD, |request: &mut v1::ReceiveContextRequest| request.offset_bytes = 0)]),
-    ),
+    fault("ranges-begin-at-the-beginning", "where a range begins is not looked at", &["part-of-a-content"], || {
+        wire([up(DOWNLOAD, |request: &mut v1::ReceiveContextRequest| request.offset_bytes = 0)])
+    }),
     fault("ranges-run-to-the-end", "where a range ends is not looked at", &["part-of-a-content"], || {
         wire([up(DOWNLOAD, |request: &mut v1::ReceiveContextRequest| request.length_bytes = 0)])
     }),

@@ -39,7 +39,8 @@ impl Content {
     fn new(world: &str, of: &str, len: usize) -> Self {
         // FNV of both names, then one multiplication a byte: the same in every run.
         let seed = world.bytes().chain([0]).chain(of.bytes());
-        let seed = seed.fold(0xcbf2_9ce4_8422_2325, |hash: u64, b| (hash ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3));
+        let seed =
+            seed.fold(0xcbf2_9ce4_8422_2325, |hash: u64, b| (hash ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3));
         let byte = |at: u64| (seed.wrapping_add(at).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) as u8;
         Self((0..len as u64).map(byte).collect())
     }
