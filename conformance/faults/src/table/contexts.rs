@@ -78,7 +78,7 @@ pub(super) const FAULTS: &[Fault] = &[
         wire([down(HISTORY, |response: &mut v1::ListContextHistoryResponse| response.revisions.truncate(1))])
     }),
     fault("deletes-are-not-done", "a delete is answered and not done", &["delete-leaves-a-marker"], || {
-        wire([answered(DELETE, |_| Some(v1::DeleteContextResponse { rev: 1, ..Default::default() }))])
+        wire([answered(DELETE, |_| Some(v1::DeleteContextResponse { rev: 1 }))])
     }),
     fault(
         "private-contexts-are-shown",
@@ -120,7 +120,7 @@ pub(super) const FAULTS: &[Fault] = &[
         "renewals-are-not-done",
         "a renewal is answered and the context ends all the same",
         &["life-ends-by-itself-and-is-renewed"],
-        || wire([answered(RENEW, |_| Some(v1::RenewContextTtlResponse { expires_at_ms: 1, ..Default::default() }))]),
+        || wire([answered(RENEW, |_| Some(v1::RenewContextTtlResponse { expires_at_ms: 1 }))]),
     ),
     fault(
         "watches-leave-out-the-state",
