@@ -106,7 +106,7 @@ async fn write(client: Client, seed: u64, log: Arc<Log>, over: CancellationToken
         let len = rng.random_range(1..PAYLOAD_MAX);
         let payload = noise(&mut rng, len);
         let (id, rev) = match &present {
-            Some((id, rev)) if count % REVISIONS != 0 => {
+            Some((id, rev)) if !count.is_multiple_of(REVISIONS) => {
                 let updated = client.contexts().update(id.as_str()).payload(payload.clone()).if_rev(*rev).await?;
                 (id.clone(), updated.context.rev)
             }
