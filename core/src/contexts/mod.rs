@@ -24,8 +24,12 @@ use crate::{
     convert,
     error::Result,
     pages::{Page, Pages},
-    retry::Safety,
+    retry::{RetryPolicy, Safety},
 };
+
+/// Wait after a write lost against another, and the longest: they grow, and vary by their whole length, so that of many who
+/// write one context most write it alone.
+const CONFLICT_WAITS: (Duration, Duration) = (Duration::from_millis(4), Duration::from_millis(250));
 
 /// Contexts. Made by [`Client::contexts`](crate::Client::contexts).
 ///
@@ -66,7 +70,8 @@ impl Contexts {
     }
 
     /// Changes the payload of a context by its id or key, however many others do so at the same time: gets it, asks
-    /// `change` for the new payload, writes it at the revision that was got, and begins anew when somebody was faster.
+    /// `change` for the new payload, writes it at the revision that was got, and begins anew, a moment later, when somebody
+    /// was faster.
     /// `None` leaves it as it is.
     ///
     /// `change` may run several times; only what the last one answered is written.
@@ -80,12 +85,16 @@ impl Contexts {
         mut change: impl FnMut(&Context) -> Option<Bytes> + Send,
     ) -> Result<Context> {
         let which = id_or_key.into();
+        let waits = RetryPolicy::default().initial(CONFLICT_WAITS.0).max(CONFLICT_WAITS.1).jitter(1.0);
+        let mut waits = waits.schedule();
         loop {
             let present = self.get(which.clone()).await?;
             let Some(payload) = change(&present) else { return Ok(present) };
             match self.update(present.id.clone()).payload(payload).if_rev(present.rev).await {
                 Ok(updated) => return Ok(updated.context),
-                Err(error) if error.code() == crate::ErrorCode::RevisionConflict => {}
+                Err(error) if error.code() == crate::ErrorCode::RevisionConflict => {
+                    tokio::time::sleep(waits.next_wait().unwrap_or(CONFLICT_WAITS.1)).await;
+                }
                 Err(error) => return Err(error),
             }
         }

@@ -88,8 +88,8 @@ impl DownloadBuilder {
         self
     }
 
-    /// A part of it. An end beyond the content is its end. The digest of a part is not checked against the whole's; each
-    /// piece has its own.
+    /// A part of it, which must lie inside the content; an end of `u64::MAX` is the content's. The digest of a part is not
+    /// checked against the whole's; each piece has its own.
     pub fn range(mut self, range: Range<u64>) -> Self {
         self.range = range;
         self

@@ -1,11 +1,13 @@
 //! Every fault, by the area of what the bus promises.
 
+mod contexts;
 mod delivering;
 mod identity;
 mod publishing;
 mod registry;
 mod settling;
 mod storing;
+mod streams;
 mod subscribing;
 
 use std::sync::LazyLock;
@@ -22,6 +24,8 @@ pub static TABLE: LazyLock<Vec<Fault>> = LazyLock::new(|| {
         subscribing::FAULTS,
         identity::FAULTS,
         storing::FAULTS,
+        contexts::FAULTS,
+        streams::FAULTS,
     ]
     .concat()
 });

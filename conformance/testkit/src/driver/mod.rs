@@ -6,6 +6,7 @@
 //! whose connection broke is there again, resumed, when it is next asked.
 
 pub mod args;
+pub mod content;
 mod core;
 mod fake;
 mod guest;

@@ -6,7 +6,7 @@ use acb_proto::v1::{
     admin_service_client::AdminServiceClient, agent_registry_client::AgentRegistryClient,
     auth_service_client::AuthServiceClient, context_service_client::ContextServiceClient,
     dead_letter_service_client::DeadLetterServiceClient, message_service_client::MessageServiceClient,
-    subscription_service_client::SubscriptionServiceClient,
+    stream_service_client::StreamServiceClient, subscription_service_client::SubscriptionServiceClient,
 };
 use acb_sdk::{Dialer, transport::Io};
 use bytes::Bytes;
@@ -26,6 +26,9 @@ use super::{codec::BytesCodec, failure::Failure, hot::HotStream};
 const CONNECT_WITHIN: Duration = Duration::from_secs(10);
 /// Longest that a unary call may take. Above every bound of the server's own.
 const CALL_WITHIN: Duration = Duration::from_mins(1);
+
+/// Largest answer of a stream of contents: a chunk, and room for what stands around it.
+const BULK_BYTES_MAX: usize = 2 << 20;
 
 /// How a client says who it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -211,6 +214,11 @@ impl RawClient {
     /// `ContextService`.
     pub fn contexts(&self) -> ContextServiceClient<Service> {
         ContextServiceClient::new(self.service())
+    }
+
+    /// `StreamService`.
+    pub fn streams(&self) -> StreamServiceClient<Service> {
+        StreamServiceClient::new(self.service()).max_decoding_message_size(BULK_BYTES_MAX)
     }
 
     /// `AuthService`.

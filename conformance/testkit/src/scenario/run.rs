@@ -91,7 +91,7 @@ impl Stage {
             self.jump(-self.jumped_ms).await?;
         }
         for tenant in tenants {
-            self.sweep(tenant).await.with_context(|| format!("sweeping up after {}", scenario.name))?;
+            self.sweep(scenario, tenant).await.with_context(|| format!("sweeping up after {}", scenario.name))?;
         }
         Ok(())
     }
@@ -137,7 +137,7 @@ impl Stage {
     }
 
     /// Takes away what a scenario left in a tenant, so that the next finds it empty.
-    async fn sweep(&self, tenant: &str) -> Result<(), Failure> {
+    async fn sweep(&self, scenario: &Scenario, tenant: &str) -> Result<(), Failure> {
         let identity = Identity::dev(tenant, "sweeper");
         let client = RawClient::connect_over(&self.bus.reach(), &identity).await?;
         loop {
@@ -150,6 +150,14 @@ impl Stage {
                 break;
             }
         }
+        // What is private is shown to its owner alone.
+        for agent in scenario.agents() {
+            self.sweep_contexts(tenant, agent).await?;
+        }
+        let all = v1::ListGroupsRequest { page_size: 500, ..Default::default() };
+        for name in answer(client.admin().list_groups(all)).await?.groups.into_iter().map(|g| g.name) {
+            answer(client.admin().delete_group(v1::DeleteGroupRequest { name })).await?;
+        }
         loop {
             let all = v1::DiscoverAgentsRequest { page_size: 500, ..Default::default() };
             let page = answer(client.agents().discover_agents(all)).await?;
@@ -159,6 +167,27 @@ impl Stage {
             }
             if page.next_page_token.is_empty() {
                 return Ok(());
+            }
+        }
+    }
+}
+
+/// Longest page of contexts.
+const PAGE: u32 = 500;
+
+impl Stage {
+    /// Takes away the contexts of an agent.
+    async fn sweep_contexts(&self, tenant: &str, agent: &str) -> Result<(), Failure> {
+        let client = RawClient::connect_over(&self.bus.reach(), &Identity::dev(tenant, agent)).await?;
+        loop {
+            let all = v1::ListContextsRequest { owner: agent.to_owned(), page_size: PAGE, ..Default::default() };
+            let page = answer(client.contexts().list_contexts(all)).await?;
+            if page.contexts.is_empty() {
+                return Ok(());
+            }
+            for context_id in page.contexts.into_iter().map(|c| c.id) {
+                let request = v1::DeleteContextRequest { context_id, force: true, if_rev: 0 };
+                answer(client.contexts().delete_context(request)).await?;
             }
         }
     }

@@ -68,6 +68,29 @@ const CONTEXT: &[&str] = &[
     "force",
     "idempotency_key",
 ];
+const UPLOAD: &[&str] = &[
+    "name",
+    "session",
+    "content",
+    "chunk_bytes",
+    "window_bytes",
+    "total_bytes",
+    "settled_bytes",
+    "id",
+    "key",
+    "type",
+    "scope",
+    "groups",
+    "shares",
+    "content_type",
+    "description",
+    "labels",
+    "metadata",
+    "ttl",
+    "version",
+    "if_rev",
+    "force",
+];
 const WATCH: &[&str] = &["session", "id", "key", "key_prefix", "type", "owner", "labels", "after_rev"];
 
 /// Every word.
@@ -195,6 +218,49 @@ pub const VERBS: &[Verb] = &[
     verb("context_history", &["id"], "Gives `revs`, newest first, their `count`, and whether the newest is a marker."),
     verb("watch", WATCH, "Opens a watch of contexts and takes its state. Gives `keys` of the state, `revision`."),
     verb("event", &["session"], "Waits for the watch's next change. Gives the context, and `event`."),
+    verb(
+        "upload",
+        UPLOAD,
+        "Uploads a content, `{of: name, bytes: n}`. Gives the context's `id`, `rev`, `version`, `size_bytes`, `sha256`; from a client that uploads by itself also `sent_bytes`, `connections` and the `progress` that was told last.",
+    ),
+    verb(
+        "begin_upload",
+        UPLOAD,
+        "Uploads a content of which the source gives `settled_bytes` first; goes on when these are settled.",
+    ),
+    verb("uploaded", &["name"], "Lets the source give the rest, and waits for the end. Gives what `upload` gives."),
+    verb(
+        "download",
+        &["id", "key", "at_rev", "from", "bytes", "content"],
+        "Downloads a context or `bytes` of it `from` an offset. Gives `id`, `rev`, `size_bytes` and `sha256` of the whole, `received_bytes`, and whether these are the `same` as that part of the content.",
+    ),
+    verb(
+        "open_upload",
+        UPLOAD,
+        "Opens an upload by its name, or opens it again; `session` names the connection where there are several. Gives what `upload_progress` gives, and `window_bytes`.",
+    ),
+    verb(
+        "send_chunks",
+        &["name", "session", "content", "chunk_bytes", "indexes", "bytes", "digest"],
+        "Sends these chunks of a content, in this order, and waits until each is answered; with so many `bytes`, or a `digest` that is `wrong` or `short`. Gives `acked`, and `rejected` with index and code, by index.",
+    ),
+    verb(
+        "offer_chunks",
+        &["name", "session", "content", "chunk_bytes", "first", "count", "taken"],
+        "Offers chunks by their digests, and waits until so many are `taken`. Gives `acked`.",
+    ),
+    verb(
+        "complete_upload",
+        &["name", "session", "content", "total_bytes", "digest"],
+        "Says that all was sent; with another size, or a `digest` that is `wrong`. Gives what `upload` gives.",
+    ),
+    verb("upload_ended", &["name", "session"], "Waits for the end of an upload's stream, which is the step's error."),
+    verb(
+        "upload_progress",
+        &["name"],
+        "Gives `state`, `chunk_bytes`, `total_bytes`, `received_bytes`, `received` as pairs of first and count, `expires_at_ms`, `context_id`.",
+    ),
+    verb("abort_upload", &["name"], "Gives an upload up."),
     verb("create_group", &["name", "description"], "Makes a group. Gives `members`."),
     verb("delete_group", &["name"], "Ends a group."),
     verb("list_groups", &[], "Gives `names`."),

@@ -31,11 +31,11 @@ fn shape(c: &Context, mark: &Mark) -> Result<Value, Failure> {
     }))
 }
 
-fn scope(args: &Args) -> Result<Option<ContextScope>, Failure> {
+pub(super) fn scope(args: &Args) -> Result<Option<ContextScope>, Failure> {
     Ok(args.text("scope")?.map(|text| text.parse()).transpose()?)
 }
 
-fn shares(args: &Args) -> Result<Vec<(String, ContextAccess)>, Failure> {
+pub(super) fn shares(args: &Args) -> Result<Vec<(String, ContextAccess)>, Failure> {
     let access = |(agent, access): (String, String)| {
         (agent, if access == "write" { ContextAccess::Write } else { ContextAccess::Read })
     };

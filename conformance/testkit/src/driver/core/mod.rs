@@ -6,6 +6,7 @@ mod contexts;
 mod identity;
 mod messages;
 mod registry;
+mod streams;
 mod watching;
 
 use std::{collections::HashMap, sync::Arc};
@@ -38,6 +39,7 @@ impl Kind for Core {
             last_request: String::new(),
             probe: None,
             agent_watches: HashMap::new(),
+            uploads: HashMap::new(),
         })
     }
 }
@@ -61,6 +63,7 @@ struct CoreDriver {
     pending: HashMap<String, Pending>,
     last_request: String,
     agent_watches: HashMap<String, acb_sdk::AgentWatch>,
+    uploads: HashMap<String, streams::Begun>,
     /// Looks at the server beside the client, to know when it has taken something.
     probe: Option<RawClient>,
 }
@@ -103,6 +106,7 @@ impl CoreDriver {
         self.watches.clear();
         self.pending.clear();
         self.agent_watches.clear();
+        self.uploads.clear();
         if let Some(client) = self.client.take() {
             client.close().await;
         }
@@ -147,6 +151,10 @@ impl Driver for CoreDriver {
             "context_history" => self.context_history(args).await,
             "watch" => self.watch(args).await,
             "event" => self.event(args).await,
+            "upload" => self.upload(args).await,
+            "begin_upload" => self.begin_upload(args).await,
+            "uploaded" => self.uploaded(args).await,
+            "download" => self.download(args).await,
             "create_group" => self.create_group(args).await,
             "delete_group" => self.delete_group(args).await,
             "list_groups" => self.list_groups().await,

@@ -45,7 +45,7 @@ fn scope(args: &Args) -> Result<v1::ContextScope, Failure> {
     })
 }
 
-fn spec(args: &Args) -> Result<v1::ContextSpec, Failure> {
+pub(super) fn spec(args: &Args) -> Result<v1::ContextSpec, Failure> {
     let share = |(agent_id, access): (String, String)| {
         let access = if access == "write" { v1::ContextAccess::Write } else { v1::ContextAccess::Read };
         v1::ContextShare { agent_id, access: access as i32 }

@@ -6,6 +6,7 @@ mod contexts;
 mod identity;
 mod messages;
 mod registry;
+mod streams;
 mod watching;
 
 use std::collections::HashMap;
@@ -54,6 +55,7 @@ pub(crate) struct RawDriver {
     pending: HashMap<String, Pending>,
     last_request: String,
     agent_watches: HashMap<String, watching::Watch>,
+    uploads: HashMap<String, streams::Upload>,
     /// Replies that came before they were asked for, by correlation id.
     replies: HashMap<String, Delivered>,
 }
@@ -77,6 +79,7 @@ impl RawDriver {
             last_request: String::new(),
             replies: HashMap::new(),
             agent_watches: HashMap::new(),
+            uploads: HashMap::new(),
         }
     }
 
@@ -96,6 +99,7 @@ impl RawDriver {
         self.publisher = None;
         self.frames.clear();
         self.agent_watches.clear();
+        self.uploads.clear();
         for session in self.sessions.values_mut() {
             session.lost();
         }
@@ -157,6 +161,15 @@ impl RawDriver {
             "context_history" => self.context_history(args).await,
             "watch" => self.watch(args).await,
             "event" => self.event(args).await,
+            "open_upload" => self.open_upload(args).await,
+            "send_chunks" => self.send_chunks(args).await,
+            "offer_chunks" => self.offer_chunks(args).await,
+            "complete_upload" => self.complete_upload(args).await,
+            "upload_ended" => self.upload_ended(args).await,
+            "upload_progress" => self.upload_progress(args).await,
+            "abort_upload" => self.abort_upload(args).await,
+            "upload" => self.upload(args).await,
+            "download" => self.download(args).await,
             "create_group" => self.create_group(args).await,
             "delete_group" => self.delete_group(args).await,
             "list_groups" => self.list_groups().await,
@@ -237,6 +250,9 @@ fn is_safe(verb: &str) -> bool {
             | "remove_members"
             | "list_members"
             | "watch"
+            | "upload_progress"
+            | "abort_upload"
+            | "download"
     )
 }
 
