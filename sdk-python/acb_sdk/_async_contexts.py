@@ -375,8 +375,8 @@ class AsyncContexts:
         idle_timeout: float | None = None,
         timeout: float | None = None,
     ) -> bytes:
-        """Downloads a context, or its bytes from ``start`` to before ``end``, into memory. An end beyond the content is its
-        end. Otherwise as ``download``."""
+        """Downloads a context, or its bytes from ``start`` to before ``end``, into memory. Otherwise as
+        ``download``."""
         options = given(at_rev=at_rev, start=start, end=end, idle_timeout=idle_timeout)
         tell = progress is not None
         transfer = self._native.contexts_download(id_or_key, None, options or {}, tell, timeout)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from ._port import AsyncPort
     from ._types import AgentEvent, ContextEvent
 
-E = TypeVar("E", "ContextEvent", "AgentEvent")
+E = TypeVar("E", bound="ContextEvent | AgentEvent")
 
 BATCH = 256
 """Events that cross the border at once."""

@@ -130,7 +130,7 @@ class Contexts:
         description: str | None = None,
         labels: Sequence[str] | None = None,
         metadata: Mapping[str, str] | None = None,
-        ttl: float | None | NotGiven = NOT_GIVEN,
+        ttl: float | NotGiven | None = NOT_GIVEN,
         version: str | None = None,
         idempotency_key: str | None = None,
         timeout: float | None = None,
@@ -376,8 +376,8 @@ class Contexts:
         idle_timeout: float | None = None,
         timeout: float | None = None,
     ) -> bytes:
-        """Downloads a context, or its bytes from ``start`` to before ``end``, into memory. An end beyond the content is its
-        end. Otherwise as ``download``."""
+        """Downloads a context, or its bytes from ``start`` to before ``end``, into memory. Otherwise as
+        ``download``."""
         options = given(at_rev=at_rev, start=start, end=end, idle_timeout=idle_timeout)
         tell = progress is not None
         transfer = self._native.contexts_download(id_or_key, None, options or {}, tell, timeout)

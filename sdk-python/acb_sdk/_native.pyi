@@ -1,7 +1,7 @@
 """The client core. Compared with the module by a test (mypy's stubtest)."""
 
 from asyncio import Future
-from collections.abc import Awaitable, Callable, Generator, Mapping
+from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Generic, Protocol, TypeVar, final
 
@@ -268,7 +268,7 @@ class Feed:
 class NativeWatch(Protocol[T_co]):
     """A watch of either kind. Of the stub alone."""
 
-    def take(self, max: int) -> list[T_co] | None: ...
+    def take(self, max: int) -> Sequence[T_co] | None: ...
     def ready(self, seconds: float | None) -> Call[None]: ...
     def close(self) -> None: ...
 

@@ -56,7 +56,8 @@ def shape_agent(a: acb_sdk.Agent) -> Args:
             {"name": c.name, "version": c.version, "input_schema": c.input_schema, "output_schema": c.output_schema}
             for c in a.capabilities
         ],
-        "incarnation": a.incarnation, "status": a.status, "registered_at_ms": ms(a.registered_at),
+        "incarnation": a.incarnation, "status": a.status, "presence": a.presence, "activity": a.activity or "",
+        "activity_until_ms": ms(a.activity_until), "registered_at_ms": ms(a.registered_at),
         "updated_at_ms": ms(a.updated_at), "last_seen_at_ms": ms(a.last_seen_at), "revision": a.revision,
     }
 
@@ -105,6 +106,17 @@ def shape_dead_letter(d: acb_sdk.DeadLetter) -> Args:
     }
 
 
+def shape_context(c: acb_sdk.Context) -> Args:
+    payload = {"payload_b64": b64(c.payload)} if c.payload else {"payload": None}
+    return {
+        "id": c.id, "key": c.key or "", "type": c.type, "scope": c.scope, "groups": c.groups, "shares": dict(c.shares),
+        "content_type": c.content_type, "description": c.description, "labels": c.labels,
+        "metadata": dict(c.metadata), "version": c.version, "owner": c.owner, "rev": c.rev, "size_bytes": c.size,
+        "expires_at_ms": ms(c.expires_at), "created_at_ms": ms(c.created_at), "updated_at_ms": ms(c.updated_at),
+        "updated_by": c.updated_by, "deleted": c.deleted, **payload,
+    }
+
+
 def shape_key(k: acb_sdk.EnrolmentKey) -> Args:
     return {
         "key_id": k.id, "label": k.label, "pattern": k.agent_pattern, "roles": k.roles,
@@ -139,6 +151,8 @@ class Actor:
         self.credentials: acb_sdk.Credentials | None = None
         self.held: acb_sdk.Client | None = None
         self.sessions: dict[str, Session] = {}
+        self.watches: dict[str, acb_sdk.Watch[acb_sdk.ContextEvent]] = {}
+        self.agent_watches: dict[str, acb_sdk.Watch[acb_sdk.AgentEvent]] = {}
         self.pending: dict[str, Any] = {}
         self.last_request = ""
 
@@ -159,6 +173,10 @@ class Actor:
         for session in self.sessions.values():
             session.subscription.close()
         self.sessions.clear()
+        for watch in [*self.watches.values(), *self.agent_watches.values()]:
+            watch.close()
+        self.watches.clear()
+        self.agent_watches.clear()
         held, self.held = self.held, None
         if held is not None:
             held.close()
@@ -483,6 +501,165 @@ class Actor:
         session = self.session(args)
         del self.sessions[args.get("session", "main")]
         session.subscription.close()
+
+    # --- contexts ---------------------------------------------------------------------------------------------------
+
+    def spoken(self, args: Args, *names: str) -> Args:
+        return {name: args[name] for name in names if name in args}
+
+    def do_share(self, args: Args) -> Args:
+        made = (self.client()).contexts.share(
+            args.get("key", ""),
+            payload_of(args),
+            context_id=args.get("id"),
+            **self.spoken(
+                args, "type", "scope", "groups", "shares", "content_type", "description", "labels", "metadata", "ttl",
+                "version",
+            ),
+        )
+        return {**shape_context(made), "existed": made.existed}
+
+    def do_get_context(self, args: Args) -> Args:
+        contexts = (self.client()).contexts
+        return shape_context(contexts.get(args.get("id") or args["key"], at_rev=args.get("at_rev")))
+
+    def do_update_context(self, args: Args) -> Args:
+        payload = payload_of(args) if "payload_b64" in args else None
+        made = (self.client()).contexts.update(
+            args["id"],
+            payload,
+            **self.spoken(
+                args, "if_rev", "force", "scope", "groups", "shares", "content_type", "description", "labels",
+                "metadata", "ttl", "version", "idempotency_key",
+            ),
+        )
+        return {**shape_context(made), "duplicate": made.duplicate}
+
+    def do_delete_context(self, args: Args) -> Args:
+        contexts = (self.client()).contexts
+        return {"rev": contexts.delete(args["id"], **self.spoken(args, "if_rev", "force")) or 0}
+
+    def do_renew_context(self, args: Args) -> Args:
+        return {"expires_at_ms": ms((self.client()).contexts.renew(args["id"], args.get("ttl")))}
+
+    def do_list_contexts(self, args: Args) -> Args:
+        pages = (self.client()).contexts.list(
+            **self.spoken(args, "type", "owner", "scope", "labels", "key_prefix", "text")
+        )
+        page = pages.page(args.get("page_size", 0), args.get("page_token", ""))
+        return {
+            "keys": [c.key or "" for c in page.items], "next_page_token": page.next_token or "",
+            "revision": page.revision,
+        }
+
+    def do_context_history(self, args: Args) -> Args:
+        rows = (self.client()).contexts.history(args["id"])
+        return {"revs": [c.rev for c in rows], "count": len(rows), "deleted": bool(rows) and rows[0].deleted}
+
+    def next_event(self, watch: Any) -> Any:
+        try:
+            event = watch.next(timeout=self.patience)
+        except acb_sdk.DeadlineExceededError as error:
+            raise NoAnswerError("nothing of the watch came") from error
+        if event is None:
+            raise EndedError("the watch is over")
+        return event
+
+    def do_watch(self, args: Args) -> Args:
+        watch = (self.client()).contexts.watch(
+            context_id=args.get("id"),
+            after=args.get("after_rev"),
+            payloads_up_to=4096,
+            timeout=self.patience,
+            **self.spoken(args, "key", "key_prefix", "type", "owner", "labels"),
+        )
+        watch.open()
+        keys: list[str] = []
+        while "after_rev" not in args:
+            event = self.next_event(watch)
+            if event.kind == "synced":
+                break
+            if event.kind == "restarted":
+                keys.clear()
+            else:
+                keys.append(event.context.key or "")
+        self.watches[args.get("session", "main")] = watch
+        return {"keys": keys, "revision": watch.revision}
+
+    def do_event(self, args: Args) -> Args:
+        watch = self.watches[args.get("session", "main")]
+        while True:
+            event = self.next_event(watch)
+            if event.context is not None:
+                return {**shape_context(event.context), "event": event.kind}
+
+    def do_create_group(self, args: Args) -> Args:
+        admin = (self.client()).admin
+        return {"members": (admin.create_group(args["name"], args.get("description", ""))).members}
+
+    def do_delete_group(self, args: Args) -> None:
+        (self.client()).admin.delete_group(args["name"])
+
+    def do_list_groups(self, _: Args) -> Args:
+        return {"names": [group.name for group in (self.client()).admin.groups()]}
+
+    def do_add_members(self, args: Args) -> Args:
+        return {"members": ((self.client()).admin.add_group_members(args["name"], args["agents"])).members}
+
+    def do_remove_members(self, args: Args) -> Args:
+        admin = (self.client()).admin
+        return {"members": (admin.remove_group_members(args["name"], args["agents"])).members}
+
+    def do_list_members(self, args: Args) -> Args:
+        members = (self.client()).admin.group_members(args["name"])
+        return {"agents": [member.agent_id for member in members]}
+
+    # --- watches of agents ------------------------------------------------------------------------------------------
+
+    def do_set_activity(self, args: Args) -> None:
+        (self.client()).agents.set_activity(args["activity"], ttl=args.get("ttl"))
+
+    def do_watch_agents(self, args: Args) -> None:
+        watch = (self.client()).agents.watch(
+            agent_id=args.get("id"),
+            capabilities=args.get("capabilities_all"),
+            **self.spoken(args, "type", "location", "after"),
+        )
+        self.agent_watches[args.get("session", "main")] = watch.open()
+
+    def shape_event(self, event: acb_sdk.AgentEvent) -> Args | None:
+        if event.agent_id is None:
+            return None
+        shown = shape_agent(event.agent) if event.agent is not None else {"id": event.agent_id}
+        return {**shown, "kind": event.kind}
+
+    def do_agent_events(self, args: Args) -> Args:
+        watch = self.agent_watches[args.get("session", "main")]
+        events: list[Args] = []
+        while len(events) < args.get("count", 1):
+            shown = self.shape_event(self.next_event(watch))
+            if shown is not None:
+                events.append(shown)
+        return {"events": events, "revision": watch.revision}
+
+    def do_no_agent_events(self, args: Args) -> None:
+        # The answer of a call comes behind what the same connection was being told.
+        client = self.client()
+        client.health()
+        client.health()
+        watch = self.agent_watches[args.get("session", "main")]
+        while True:
+            try:
+                event = watch.next(timeout=args["moment"])
+            except acb_sdk.DeadlineExceededError:
+                return
+            if event is None:
+                raise EndedError("the watch is over")
+            shown = self.shape_event(event)
+            if shown is not None:
+                error = BadScenarioError(f"{shown} came")
+                error.code = "unexpected_message"
+                raise error
 
     # --- identity ---------------------------------------------------------------------------------------------------
 

@@ -347,3 +347,53 @@ def test_an_exception_tells_the_same_after_pickling() -> None:
     assert (again.code, again.context, again.request_id, str(again)) == (
         error.code, error.context, error.request_id, str(error),
     )
+
+
+async def test_cancelling_an_upload_reaches_the_core(async_face: AsyncFace, tmp_path: pathlib.Path) -> None:
+    size, chunk = 8 << 20, 256 << 10
+    source, token = tmp_path / "source", tmp_path / "token"
+    with source.open("wb") as file:
+        file.truncate(size)
+    begun = asyncio.Event()
+
+    def progress(how_far: acb_sdk.Progress) -> None:
+        if how_far.done_bytes:
+            begun.set()
+
+    async with async_face("alice") as alice:
+        options: dict[str, Any] = {"key": "k", "chunk_bytes": chunk, "window_bytes": chunk, "resume_file": token}
+        task = asyncio.create_task(alice.contexts.upload(source, progress=progress, **options))
+        await begun.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        # It stands still: whoever goes on with it has it alone, and finds some of it still to be sent.
+        assert token.exists()
+        up = await alice.contexts.upload(source, **options)
+        assert 0 < up.sent_bytes < size
+        assert (up.size, up.connections) == (size, 1)
+
+
+async def test_cancelling_a_wait_for_a_change_loses_none(async_face: AsyncFace) -> None:
+    async with async_face("alice") as alice, async_face("bob") as bob:
+        async with bob.contexts.watch() as watch:
+            first = await watch.next()
+            assert first is not None and first.kind == "synced"
+            keys = [f"k/{number}" for number in range(40)]
+            seen: list[str | None] = []
+            for key in keys:
+                waiting = asyncio.create_task(watch.next())
+                await asyncio.sleep(0)
+                await alice.contexts.share(key, "x", scope="public")
+                waiting.cancel()
+                try:
+                    event = await waiting
+                except asyncio.CancelledError:
+                    continue
+                assert event is not None and event.context is not None
+                seen.append(event.context.key)
+            while len(seen) < len(keys):
+                event = await watch.next(timeout=10)
+                assert event is not None and event.context is not None
+                seen.append(event.context.key)
+            assert seen == keys

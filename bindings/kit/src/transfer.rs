@@ -20,7 +20,7 @@ use acb_sdk::{Error, Progress};
 use bytes::{Buf as _, Bytes, BytesMut};
 use parking_lot::Mutex;
 use tokio::{
-    io::{AsyncRead, AsyncReadExt as _, ReadBuf, ReadHalf, SimplexStream, WriteHalf},
+    io::{AsyncRead, AsyncReadExt as _, DuplexStream, ReadBuf},
     sync,
 };
 
@@ -185,8 +185,9 @@ impl Pipe {
     }
 
     /// The core writes, the guest reads.
-    pub fn to_guest() -> (WriteHalf<SimplexStream>, PipeTaker) {
-        let (read, write) = tokio::io::simplex(TAKEN_BYTES);
+    pub fn to_guest() -> (DuplexStream, PipeTaker) {
+        // Of two ways one is used: the other kind of pipe does not end when its writer goes.
+        let (read, write) = tokio::io::duplex(TAKEN_BYTES);
         (write, PipeTaker(Arc::new(sync::Mutex::new(read))))
     }
 }
@@ -245,7 +246,7 @@ impl AsyncRead for PipeReader {
 
 /// The guest's end of a pipe from the core.
 #[derive(Clone, Debug)]
-pub struct PipeTaker(Arc<sync::Mutex<ReadHalf<SimplexStream>>>);
+pub struct PipeTaker(Arc<sync::Mutex<DuplexStream>>);
 
 impl PipeTaker {
     /// The next bytes, at most 1 MiB; empty when nothing ever comes again.
@@ -294,6 +295,26 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn what_a_transfer_wrote_is_taken_and_ends_when_its_writer_goes() {
+        let (mut write, take) = Pipe::to_guest();
+        let writing = tokio::spawn(async move {
+            let piece = vec![7; TAKEN_BYTES + 3];
+            tokio::io::AsyncWriteExt::write_all(&mut write, &piece).await
+        });
+        let mut sizes = Vec::new();
+        loop {
+            let piece = take.take().await.unwrap();
+            if piece.is_empty() {
+                break;
+            }
+            sizes.push(piece.len());
+        }
+        writing.await.unwrap().unwrap();
+        assert_eq!(sizes.iter().sum::<usize>(), TAKEN_BYTES + 3);
+        assert!(sizes.iter().all(|size| *size <= TAKEN_BYTES), "{sizes:?}");
+    }
+
+    #[tokio::test]
     async fn closing_a_transfer_drops_its_work_and_says_so() {
         struct Told(Option<sync::oneshot::Sender<()>>);
         impl Drop for Told {
@@ -317,8 +338,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_panic_in_a_transfer_is_its_error() {
-        let transfer: Transfer<()> =
-            Transfer::start("test", |_| async { std::panic::panic_any("oh") }).unwrap();
+        let transfer: Transfer<()> = Transfer::start("test", |_| async { std::panic::panic_any("oh") }).unwrap();
         transfer.news().await.unwrap();
         assert_eq!(transfer.outcome().unwrap().unwrap_err().code(), ErrorCode::Internal);
     }

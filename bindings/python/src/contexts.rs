@@ -76,9 +76,12 @@ pub(crate) fn shares(o: &Options<'_, '_>) -> PyResult<Option<Vec<(String, Contex
         let access = ACCESSES.into_iter().find(|a| access_name(*a) == word);
         access.map(|access| (agent, access)).ok_or(word)
     };
-    pairs.into_iter().map(one).collect::<Result<_, _>>().map(Some).map_err(|word| {
-        o.refuse("shares", format!("an agent may read or write, not {word:?}"))
-    })
+    pairs
+        .into_iter()
+        .map(one)
+        .collect::<Result<_, _>>()
+        .map(Some)
+        .map_err(|word| o.refuse("shares", format!("an agent may read or write, not {word:?}")))
 }
 
 fn filled(mut share: ShareBuilder, o: &Options<'_, '_>) -> PyResult<ShareBuilder> {

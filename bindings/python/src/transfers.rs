@@ -219,9 +219,7 @@ impl NativeClient {
         let mut pipe = None;
         let upload = match (path, content) {
             (Some(path), _) => streams.upload_path(path),
-            (None, Some(content)) => {
-                streams.upload(std::io::Cursor::new(Bytes::copy_from_slice(content.as_bytes())))
-            }
+            (None, Some(content)) => streams.upload(std::io::Cursor::new(Bytes::copy_from_slice(content.as_bytes()))),
             (None, None) => {
                 let (write, read) = Pipe::to_core();
                 pipe = Some(Inherited::new(write));

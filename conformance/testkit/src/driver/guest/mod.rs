@@ -184,7 +184,9 @@ impl GuestDriver {
                 "attributes" | "metadata" | "shares" => json!(args.pairs(name)?.into_iter().collect::<HashMap<_, _>>()),
                 "count" | "seq" | "time" | "max_attempts" | "max_leased" | "credit" | "credit_bytes" | "page_size"
                 | "messages" | "bytes" | "if_rev" | "at_rev" | "after_rev" | "after" => json!(args.number(name)?),
-                "all" | "confirm" | "keep_inbox" | "capabilities" | "force" => args.get(name).cloned().unwrap_or_default(),
+                "all" | "confirm" | "keep_inbox" | "capabilities" | "force" => {
+                    args.get(name).cloned().unwrap_or_default()
+                }
                 _ => json!(args.text(name)?),
             };
             out.insert((*name).to_owned(), value);
