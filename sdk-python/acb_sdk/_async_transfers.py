@@ -45,7 +45,7 @@ async def feed(
     """Gives a transfer what a file object has. What went wrong with the transfer is told by its outcome."""
     while True:
         piece = cast("object", await port.blocking(source.read, size))
-        if not isinstance(piece, (bytes, bytearray, memoryview)):
+        if not isinstance(piece, (bytes, bytearray)):
             text = f"a file object gives bytes, not {type(piece).__name__}: open it in binary mode"
             raise make("invalid_argument", text, "contexts.upload", field="source")
         if not piece:

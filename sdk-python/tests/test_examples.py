@@ -7,6 +7,7 @@ import os
 import pathlib
 import subprocess
 import sys
+import textwrap
 
 import pytest
 from conftest import ROOT, Server
@@ -93,3 +94,37 @@ print(news, twice["languages"])
     assert done.stdout.splitlines() == [
         '1 {"merged":"000002","languages":{"C":[1,1,1]}}', "[1, 0, 1] {'Rust': [2, 7, 4]}",
     ], done.stderr
+
+
+@pytest.mark.parametrize(
+    ("guide", "printed"),
+    [
+        ("contexts", ['state {"steps":["book","pack","go"]}', "synced None"]),
+        ("streaming", ["0 None", "5000 "]),
+    ],
+)
+def test_what_the_guides_say_in_python_runs(
+    own_server: Server, tmp_path: pathlib.Path, guide: str, printed: list[str]
+) -> None:
+    page = (ROOT / f"docs/guide/{guide}.md").read_text(encoding="utf-8")
+    blocks = [block.split("```")[0] for block in page.split("```python\n")[1:]]
+    assert blocks, "the guide says nothing in Python"
+    body = textwrap.indent("".join(blocks), "        ")
+    program = f"""
+import acb_sdk, asyncio
+async def main():
+    async with acb_sdk.AsyncClient({own_server.endpoint!r}, credentials=acb_sdk.Credentials.dev("reader")) as bus:
+{body}
+asyncio.run(main())
+"""
+    (tmp_path / "archive.tar").write_bytes(b"an archive" * 500)
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", program],
+        capture_output=True, text=True, timeout=60, check=False, cwd=tmp_path,
+    )
+    assert done.returncode == 0, done.stderr
+    shown = done.stdout.splitlines()
+    assert len(shown) >= len(printed), shown
+    assert shown[0] == printed[0] and shown[-1].startswith(printed[-1]), shown
+    if guide == "streaming":
+        assert (tmp_path / "copy.tar").read_bytes() == b"an archive" * 500
