@@ -232,14 +232,18 @@ mod tests {
     async fn who_gives_up_waiting_loses_no_event() {
         let (give, watch) = numbers();
         assert_eq!(watch.take(9).unwrap(), Some(vec![]), "nothing is here, and something may come");
+        // Given up before anything came, and after something did.
+        assert!(watch.ready().now_or_never().is_none());
         for number in 1..=3 {
-            // Given up before anything came, and after something did.
-            assert!(watch.ready().now_or_never().is_none());
             give.send(Ok(number)).unwrap();
-            let _ = watch.ready().now_or_never();
+            assert!(watch.ready().now_or_never().is_some());
             drop(watch.ready());
         }
-        assert_eq!(watch.take(2).unwrap(), Some(vec![(1, 10)]), "the second wait found the first one's event");
+        assert_eq!(
+            watch.take(2).unwrap(),
+            Some(vec![(1, 10)]),
+            "later waits found the first one's event and took no more"
+        );
         watch.ready().await.unwrap();
         assert_eq!(watch.take(2).unwrap(), Some(vec![(2, 20), (3, 30)]));
         assert_eq!(watch.take(2).unwrap(), Some(vec![]));
