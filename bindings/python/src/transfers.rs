@@ -4,8 +4,7 @@
 use std::path::PathBuf;
 
 use acb_kit::{Inherited, Pipe, PipeTaker, PipeWriter, Transfer};
-use acb_sdk::{ContextAccess, ContextScope, DownloadBuilder, Downloaded, Progress, UploadBuilder, Uploaded};
-use acb_types::ContextId;
+use acb_sdk::{ContextAccess, ContextId, ContextScope, DownloadBuilder, Downloaded, Progress, UploadBuilder, Uploaded};
 use bytes::Bytes;
 use pyo3::{
     prelude::*,
@@ -171,10 +170,9 @@ fn described(mut upload: UploadBuilder, o: &Options<'_, '_>) -> PyResult<UploadB
             ContextAccess::Write => upload.share_write(agent),
         };
     }
-    match scope(o)? {
-        Some(ContextScope::Public) => upload = upload.public(),
-        // The others follow from whom it is for, and private is what it is without a word.
-        Some(_) | None => {}
+    // The others follow from whom it is for, and private is what it is without a word.
+    if scope(o)? == Some(ContextScope::Public) {
+        upload = upload.public();
     }
     Ok(upload)
 }
