@@ -16,8 +16,9 @@ OUT = pathlib.Path(__file__).resolve().parents[1] / "docs/sdk-reference/python.m
 # The order in which people meet them.
 FACES = [
     ("The client", ["AsyncClient"]),
-    ("Nouns", ["AsyncAgents", "AsyncMessages", "AsyncPublisher", "AsyncSubscriptions", "AsyncDeadLetters", "AsyncAuth",
-               "AsyncAdmin", "AsyncPages", "AsyncEvents"]),
+    ("Nouns", ["AsyncAgents", "AsyncContexts", "AsyncMessages", "AsyncPublisher", "AsyncSubscriptions", "AsyncDeadLetters",
+               "AsyncAuth", "AsyncAdmin", "AsyncPages", "AsyncContextPages", "AsyncEvents"]),
+    ("Watching", ["AsyncWatch"]),
     ("Receiving", ["AsyncSubscription", "AsyncMessage", "AsyncReceipt", "KeptLease", "Published"]),
 ]
 PLAIN = ["Credentials", "Options", "Tls"]

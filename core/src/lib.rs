@@ -72,7 +72,8 @@ pub mod transport;
 mod within;
 
 pub use acb_types::{
-    Attributes, ClassId, Durability, Envelope, MessageId, MessageKind, Priority, Sha256Digest, StreamId, Timestamp,
+    Attributes, ClassId, ContextId, Durability, Envelope, MessageId, MessageKind, Priority, Sha256Digest, StreamId,
+    Timestamp,
     batch::{DeadLetterPolicy, StartAt},
     limits,
 };

@@ -14,6 +14,7 @@ seconds; logs go to ``logging.getLogger("acb_sdk")``.
 """
 
 from ._async_client import AsyncClient
+from ._async_contexts import AsyncContextPages, AsyncContexts
 from ._async_messages import AsyncMessages, AsyncPublisher
 from ._async_nouns import (
     AsyncAdmin,
@@ -25,7 +26,9 @@ from ._async_nouns import (
     AsyncSubscriptions,
 )
 from ._async_subscription import AsyncSubscription
+from ._async_watches import AsyncWatch
 from ._client import Client
+from ._contexts import ContextPages, Contexts
 from ._error_codes import ERROR_CODES, ErrorCode
 from ._errors import (
     AcbError,
@@ -49,38 +52,60 @@ from ._native import VERSION as __version__
 from ._native import AsyncMessage, AsyncReceipt, KeptLease, Message, Published, Receipt
 from ._native import random_key as new_idempotency_key
 from ._nouns import Admin, Agents, Auth, DeadLetters, Events, Pages, Subscriptions
-from ._options import Credentials, Options, Tls
+from ._options import NOT_GIVEN, Credentials, NotGiven, Options, Tls
 from ._payload import Payload
 from ._subscription import Subscription
 from ._types import (
     Agent,
+    AgentActivity,
+    AgentEvent,
+    AgentPresence,
     AgentStatus,
+    ByteReader,
+    ByteWriter,
     Capability,
     ConnectionEvent,
+    Context,
+    ContextAccess,
+    ContextEvent,
+    ContextPage,
+    ContextScope,
     CreatedKey,
     CreatedSubscription,
     DeadLetter,
     DeadLetterPolicy,
     DeliveryState,
+    Downloaded,
     Durability,
     EnrolmentKey,
+    Group,
+    GroupMember,
     Health,
     Identity,
     MessageKind,
     MessageStatus,
     Page,
     Priority,
+    Progress,
+    SharedContext,
     SubscriptionInfo,
     SubscriptionStatus,
     Tenant,
     Tokens,
+    UpdatedContext,
+    Uploaded,
 )
+from ._watches import Watch
 
 __all__ = [
     "ERROR_CODES",
+    "NOT_GIVEN",
     "AcbError",
     "Admin",
     "Agent",
+    "AgentActivity",
+    "AgentEvent",
+    "AgentPresence",
     "AgentStatus",
     "Agents",
     "AlreadyExistsError",
@@ -88,6 +113,8 @@ __all__ = [
     "AsyncAgents",
     "AsyncAuth",
     "AsyncClient",
+    "AsyncContextPages",
+    "AsyncContexts",
     "AsyncDeadLetters",
     "AsyncEvents",
     "AsyncMessage",
@@ -97,11 +124,21 @@ __all__ = [
     "AsyncReceipt",
     "AsyncSubscription",
     "AsyncSubscriptions",
+    "AsyncWatch",
     "Auth",
+    "ByteReader",
+    "ByteWriter",
     "Capability",
     "Client",
     "ConflictError",
     "ConnectionEvent",
+    "Context",
+    "ContextAccess",
+    "ContextEvent",
+    "ContextPage",
+    "ContextPages",
+    "ContextScope",
+    "Contexts",
     "CreatedKey",
     "CreatedSubscription",
     "Credentials",
@@ -111,11 +148,14 @@ __all__ = [
     "DeadLetters",
     "DeadlineExceededError",
     "DeliveryState",
+    "Downloaded",
     "Durability",
     "EnrolmentKey",
     "ErrorCode",
     "Events",
     "Gap",
+    "Group",
+    "GroupMember",
     "Health",
     "Identity",
     "InternalError",
@@ -126,6 +166,7 @@ __all__ = [
     "MessageStatus",
     "Messages",
     "NotFoundError",
+    "NotGiven",
     "OperationCancelledError",
     "Options",
     "Page",
@@ -133,10 +174,12 @@ __all__ = [
     "Payload",
     "PermissionDeniedError",
     "Priority",
+    "Progress",
     "Published",
     "Publisher",
     "Receipt",
     "ResourceExhaustedError",
+    "SharedContext",
     "Subscription",
     "SubscriptionInfo",
     "SubscriptionStatus",
@@ -147,6 +190,9 @@ __all__ = [
     "UnauthenticatedError",
     "UnavailableError",
     "UnsupportedError",
+    "UpdatedContext",
+    "Uploaded",
+    "Watch",
     "__version__",
     "new_idempotency_key",
 ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from . import _native
+from ._async_contexts import AsyncContexts
 from ._async_messages import AsyncMessages
 from ._async_nouns import (
     AsyncAdmin,
@@ -102,6 +103,11 @@ class AsyncClient:
     def messages(self) -> AsyncMessages:
         """Messages out: send, publish, broadcast, request."""
         return AsyncMessages(*self._native_and_port())
+
+    @property
+    def contexts(self) -> AsyncContexts:
+        """Contexts: what agents share, versioned and governed, of any size."""
+        return AsyncContexts(*self._native_and_port())
 
     @property
     def subscriptions(self) -> AsyncSubscriptions:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Generic, TypeVar
 
+from ._async_watches import AsyncWatch
 from ._options import given
 from ._types import Capability, ms_of
 
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from ._port import AsyncPort
     from ._types import (
         Agent,
+        AgentActivity,
+        AgentEvent,
         AgentStatus,
         ConnectionEvent,
         CreatedKey,
@@ -24,6 +27,8 @@ if TYPE_CHECKING:
         DeadLetter,
         DeadLetterPolicy,
         EnrolmentKey,
+        Group,
+        GroupMember,
         Identity,
         Page,
         SubscriptionInfo,
@@ -208,6 +213,41 @@ class AsyncAgents:
             self._port, lambda size, token: self._native.agents_page(query or {}, size, token, timeout)
         )
 
+    async def set_activity(
+        self, activity: AgentActivity, *, ttl: float | None = None, timeout: float | None = None
+    ) -> None:
+        """Says what this client's agent is doing, for ``ttl`` seconds (1 to 3,600; the server's default without it).
+
+        Others see it until the agent says otherwise or its word is too old. Raises ``agent_not_found`` when this client
+        registered none.
+        """
+        await self._port.run(self._native.agents_set_activity({"activity": activity}, ttl, timeout))
+
+    def watch(
+        self,
+        *,
+        agent_id: str | None = None,
+        type: str | None = None,
+        location: str | None = None,
+        capabilities: Sequence[str] | None = None,
+        after: int | None = None,
+        timeout: float | None = None,
+    ) -> AsyncWatch[AgentEvent]:
+        """Watches agents: who is there, then who comes, changes and leaves, and presence and activity as they change, over
+        any number of broken connections. All conditions must hold.
+
+        ``after`` begins with the changes after a revision that an earlier watch told; presence has no history, and comes
+        for every agent that matches as it is now.
+        """
+        query = given(
+            id=agent_id,
+            type=type,
+            location=location,
+            capabilities=list(capabilities) if capabilities is not None else None,
+            after=after,
+        )
+        return AsyncWatch(self._port, lambda: self._native.agents_watch(query or {}, timeout), after)
+
 
 def definition(
     ack_wait: float | None,
@@ -381,3 +421,31 @@ class AsyncAdmin:
     async def rotate_signing_key(self, *, timeout: float | None = None) -> str:
         """Makes a new signing key and gives its id; tokens of the old one stay good until they end."""
         return await self._port.run(self._native.admin_rotate_signing_key(timeout))
+
+    async def create_group(self, name: str, description: str = "", *, timeout: float | None = None) -> Group:
+        """Makes a group, or finds the one of the same description. Raises ``group_exists`` for another description."""
+        return await self._port.run(self._native.admin_create_group(name, description, timeout))
+
+    async def delete_group(self, name: str, *, timeout: float | None = None) -> None:
+        """Ends a group and takes everybody out of it. Contexts keep its name. Deleting what is absent succeeds."""
+        await self._port.run(self._native.admin_delete_group(name, timeout))
+
+    async def groups(self, *, timeout: float | None = None) -> list[Group]:
+        """The tenant's groups, by name."""
+        return await self._port.run(self._native.admin_groups(timeout))
+
+    async def add_group_members(
+        self, name: str, agents: Sequence[str], *, timeout: float | None = None
+    ) -> Group:
+        """Puts agents into a group, all or none of them; at most 500. Who is in it stays. Raises ``group_not_found``."""
+        return await self._port.run(self._native.admin_add_group_members(name, list(agents), timeout))
+
+    async def remove_group_members(
+        self, name: str, agents: Sequence[str], *, timeout: float | None = None
+    ) -> Group:
+        """Takes agents out of a group; at most 500. Taking out who is not in it succeeds."""
+        return await self._port.run(self._native.admin_remove_group_members(name, list(agents), timeout))
+
+    async def group_members(self, name: str, *, timeout: float | None = None) -> list[GroupMember]:
+        """The agents of a group, by id. Raises ``group_not_found``."""
+        return await self._port.run(self._native.admin_group_members(name, timeout))

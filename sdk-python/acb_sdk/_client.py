@@ -6,6 +6,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from . import _native
+from ._contexts import Contexts
 from ._messages import Messages
 from ._nouns import (
     Admin,
@@ -103,6 +104,11 @@ class Client:
     def messages(self) -> Messages:
         """Messages out: send, publish, broadcast, request."""
         return Messages(*self._native_and_port())
+
+    @property
+    def contexts(self) -> Contexts:
+        """Contexts: what agents share, versioned and governed, of any size."""
+        return Contexts(*self._native_and_port())
 
     @property
     def subscriptions(self) -> Subscriptions:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Generic, TypeVar
 
+from ._watches import Watch
 from ._options import given
 from ._types import Capability, ms_of
 
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from ._port import Port
     from ._types import (
         Agent,
+        AgentActivity,
+        AgentEvent,
         AgentStatus,
         ConnectionEvent,
         CreatedKey,
@@ -25,6 +28,8 @@ if TYPE_CHECKING:
         DeadLetter,
         DeadLetterPolicy,
         EnrolmentKey,
+        Group,
+        GroupMember,
         Identity,
         Page,
         SubscriptionInfo,
@@ -209,6 +214,41 @@ class Agents:
             self._port, lambda size, token: self._native.agents_page(query or {}, size, token, timeout)
         )
 
+    def set_activity(
+        self, activity: AgentActivity, *, ttl: float | None = None, timeout: float | None = None
+    ) -> None:
+        """Says what this client's agent is doing, for ``ttl`` seconds (1 to 3,600; the server's default without it).
+
+        Others see it until the agent says otherwise or its word is too old. Raises ``agent_not_found`` when this client
+        registered none.
+        """
+        self._port.run(self._native.agents_set_activity({"activity": activity}, ttl, timeout))
+
+    def watch(
+        self,
+        *,
+        agent_id: str | None = None,
+        type: str | None = None,
+        location: str | None = None,
+        capabilities: Sequence[str] | None = None,
+        after: int | None = None,
+        timeout: float | None = None,
+    ) -> Watch[AgentEvent]:
+        """Watches agents: who is there, then who comes, changes and leaves, and presence and activity as they change, over
+        any number of broken connections. All conditions must hold.
+
+        ``after`` begins with the changes after a revision that an earlier watch told; presence has no history, and comes
+        for every agent that matches as it is now.
+        """
+        query = given(
+            id=agent_id,
+            type=type,
+            location=location,
+            capabilities=list(capabilities) if capabilities is not None else None,
+            after=after,
+        )
+        return Watch(self._port, lambda: self._native.agents_watch(query or {}, timeout), after)
+
 
 def definition(
     ack_wait: float | None,
@@ -382,3 +422,31 @@ class Admin:
     def rotate_signing_key(self, *, timeout: float | None = None) -> str:
         """Makes a new signing key and gives its id; tokens of the old one stay good until they end."""
         return self._port.run(self._native.admin_rotate_signing_key(timeout))
+
+    def create_group(self, name: str, description: str = "", *, timeout: float | None = None) -> Group:
+        """Makes a group, or finds the one of the same description. Raises ``group_exists`` for another description."""
+        return self._port.run(self._native.admin_create_group(name, description, timeout))
+
+    def delete_group(self, name: str, *, timeout: float | None = None) -> None:
+        """Ends a group and takes everybody out of it. Contexts keep its name. Deleting what is absent succeeds."""
+        self._port.run(self._native.admin_delete_group(name, timeout))
+
+    def groups(self, *, timeout: float | None = None) -> list[Group]:
+        """The tenant's groups, by name."""
+        return self._port.run(self._native.admin_groups(timeout))
+
+    def add_group_members(
+        self, name: str, agents: Sequence[str], *, timeout: float | None = None
+    ) -> Group:
+        """Puts agents into a group, all or none of them; at most 500. Who is in it stays. Raises ``group_not_found``."""
+        return self._port.run(self._native.admin_add_group_members(name, list(agents), timeout))
+
+    def remove_group_members(
+        self, name: str, agents: Sequence[str], *, timeout: float | None = None
+    ) -> Group:
+        """Takes agents out of a group; at most 500. Taking out who is not in it succeeds."""
+        return self._port.run(self._native.admin_remove_group_members(name, list(agents), timeout))
+
+    def group_members(self, name: str, *, timeout: float | None = None) -> list[GroupMember]:
+        """The agents of a group, by id. Raises ``group_not_found``."""
+        return self._port.run(self._native.admin_group_members(name, timeout))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from enum import Enum
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -101,6 +102,18 @@ class Options:
                     out[name] = Path(path).read_text(encoding="utf-8")
             out["tls_server_name"] = self.tls.server_name
         return out
+
+
+class NotGiven(Enum):
+    """Stands for what is not given, where ``None`` means something."""
+
+    NOT_GIVEN = "not given"
+
+    def __repr__(self) -> str:
+        return "NOT_GIVEN"
+
+
+NOT_GIVEN: Final = NotGiven.NOT_GIVEN
 
 
 def given(**options: object) -> dict[str, object] | None:

@@ -11,6 +11,7 @@ from ._errors import make
 
 if TYPE_CHECKING:
     import asyncio
+    from collections.abc import Awaitable, Callable
 
 T = TypeVar("T")
 
@@ -67,6 +68,16 @@ class AsyncPort:
             self._bridge.cancel(token)
             raise
 
+    async def blocking(self, call: Callable[..., Awaitable[T] | T], *arguments: object) -> T:
+        """Calls what may block (a file object's method) on a thread, so that the loop goes on; awaits what is async."""
+        import asyncio
+        import inspect
+
+        if inspect.iscoroutinefunction(call):
+            return cast("T", await call(*arguments))
+        result = await asyncio.to_thread(call, *arguments)
+        return cast("T", await result if inspect.isawaitable(result) else result)
+
     def runner(self) -> object | None:
         """What makes the coroutine of a call that is awaited by itself."""
         return self.run
@@ -106,6 +117,10 @@ class Port:
             return call.wait()
         finally:
             _logging.flush()
+
+    def blocking(self, call: Callable[..., Awaitable[T] | T], *arguments: object) -> T:
+        """Calls what may block: this thread is there for it."""
+        return cast("T", call(*arguments))
 
     def runner(self) -> object | None:
         """A sync client's calls are not awaited."""

@@ -2,117 +2,29 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
+from shapes import (
+    Args,
+    BadScenarioError,
+    EndedError,
+    NoAnswerError,
+    capability,
+    ms,
+    ms_of,
+    payload_of,
+    shape_agent,
+    shape_context,
+    shape_dead_letter,
+    shape_key,
+    shape_message,
+    shape_published,
+    shape_subscription,
+)
+
 import acb_sdk
-
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-Args = dict[str, Any]
-
-
-class NoAnswerError(Exception):
-    """Nothing came in the time that a test waits."""
-
-    code = "no_answer"
-
-
-class EndedError(Exception):
-    """The subscription is over without a reason."""
-
-    code = "ended"
-
-
-class BadScenarioError(Exception):
-    """A command that this driver does not know."""
-
-    code = "bad_scenario"
-
-
-def ms(at: datetime | None) -> int:
-    return 0 if at is None else round((at - EPOCH).total_seconds() * 1000)
-
-
-def ms_of(seconds: float | None) -> int | None:
-    return None if seconds is None else round(seconds * 1000)
-
-
-def b64(payload: bytes | None) -> str:
-    return base64.b64encode(payload or b"").decode()
-
-
-def payload_of(args: Args) -> bytes:
-    return base64.b64decode(args.get("payload_b64", ""))
-
-
-def shape_agent(a: acb_sdk.Agent) -> Args:
-    return {
-        "id": a.id, "type": a.type, "name": a.name, "description": a.description, "version": a.version,
-        "location": a.location, "endpoint": a.endpoint, "groups": a.groups, "metadata": dict(a.metadata),
-        "capabilities": [
-            {"name": c.name, "version": c.version, "input_schema": c.input_schema, "output_schema": c.output_schema}
-            for c in a.capabilities
-        ],
-        "incarnation": a.incarnation, "status": a.status, "registered_at_ms": ms(a.registered_at),
-        "updated_at_ms": ms(a.updated_at), "last_seen_at_ms": ms(a.last_seen_at), "revision": a.revision,
-    }
-
-
-def shape_subscription(s: acb_sdk.SubscriptionInfo) -> Args:
-    return {
-        "name": s.name, "filters": s.filters, "ack_wait_ms": ms_of(s.ack_wait),
-        "retry_schedule_ms": [ms_of(wait) for wait in s.retry_schedule], "max_attempts": s.max_attempts,
-        "max_leased": s.max_leased, "policy": s.dead_letters_policy, "created_by": s.created_by,
-        "created_at_ms": ms(s.created_at), "floor_seq": s.floor_seq, "cursor_seq": s.cursor_seq,
-        "next_seq": s.next_seq, "leased": s.leased, "waiting_retry": s.waiting_retry, "consumers": s.consumers,
-        "dead_letters": s.dead_letters,
-    }
-
-
-def shape_published(p: acb_sdk.Published) -> Args:
-    return {
-        "message_id": p.id, "seq": p.seq, "epoch": p.epoch, "durability": p.durability, "duplicate": p.duplicate,
-    }
-
-
-def shape_message(m: acb_sdk.AsyncMessage) -> Args:
-    return {
-        "topic": m.topic, "payload_b64": b64(m.payload), "kind": m.kind, "priority": m.priority,
-        "correlation_id": m.correlation_id or "", "reply_to": m.reply_to or "", "key": m.idempotency_key or "",
-        "expires_at_ms": ms(m.expires_at), "order_key": m.order_key or "", "content_type": m.content_type or "",
-        "context_refs": m.context_refs, "trace": m.trace or "", "original_topic": m.original_topic or "",
-        "attributes": m.attributes, "message_id": m.id, "seq": m.seq, "epoch": m.epoch, "attempt": m.attempt,
-        "redelivered": m.redelivered, "stored_at_ms": ms(m.stored_at), "from": m.from_agent,
-        "from_incarnation": m.from_incarnation, "late": m.is_late,
-    }
-
-
-def shape_dead_letter(d: acb_sdk.DeadLetter) -> Args:
-    if d.payload is None:
-        message: Args = {"topic": d.topic, "payload_len": 0}
-    else:
-        message = {
-            "topic": d.topic, "payload_b64": b64(d.payload), "kind": d.kind, "content_type": d.content_type,
-            "correlation_id": d.correlation_id, "attributes": dict(d.attributes),
-        }
-    return {
-        "id": d.id, "subscription": d.subscription, "message_id": d.message_id, "message": message,
-        "from": d.from_agent, "reason": d.reason, "last_error": d.last_error, "attempts": d.attempts,
-        "stored_at_ms": ms(d.stored_at), "died_at_ms": ms(d.died_at), "payload_bytes": d.payload_bytes,
-    }
-
-
-def shape_key(k: acb_sdk.EnrolmentKey) -> Args:
-    return {
-        "key_id": k.id, "label": k.label, "pattern": k.agent_pattern, "roles": k.roles,
-        "created_at_ms": ms(k.created_at), "expires_at_ms": ms(k.expires_at), "revoked": k.revoked,
-    }
-
-
-def capability(given: Any) -> acb_sdk.Capability:
-    return acb_sdk.Capability(given) if isinstance(given, str) else acb_sdk.Capability(**given)
 
 
 class Session:
@@ -138,6 +50,8 @@ class AsyncActor:
         self.credentials: acb_sdk.Credentials | None = None
         self.held: acb_sdk.AsyncClient | None = None
         self.sessions: dict[str, Session] = {}
+        self.watches: dict[str, acb_sdk.AsyncWatch[acb_sdk.ContextEvent]] = {}
+        self.agent_watches: dict[str, acb_sdk.AsyncWatch[acb_sdk.AgentEvent]] = {}
         self.pending: dict[str, Any] = {}
         self.last_request = ""
 
@@ -158,6 +72,10 @@ class AsyncActor:
         for session in self.sessions.values():
             await session.subscription.close()
         self.sessions.clear()
+        for watch in [*self.watches.values(), *self.agent_watches.values()]:
+            await watch.close()
+        self.watches.clear()
+        self.agent_watches.clear()
         held, self.held = self.held, None
         if held is not None:
             await held.close()
@@ -482,6 +400,165 @@ class AsyncActor:
         session = self.session(args)
         del self.sessions[args.get("session", "main")]
         await session.subscription.close()
+
+    # --- contexts ---------------------------------------------------------------------------------------------------
+
+    def spoken(self, args: Args, *names: str) -> Args:
+        return {name: args[name] for name in names if name in args}
+
+    async def do_share(self, args: Args) -> Args:
+        made = await (await self.client()).contexts.share(
+            args.get("key", ""),
+            payload_of(args),
+            context_id=args.get("id"),
+            **self.spoken(
+                args, "type", "scope", "groups", "shares", "content_type", "description", "labels", "metadata", "ttl",
+                "version",
+            ),
+        )
+        return {**shape_context(made), "existed": made.existed}
+
+    async def do_get_context(self, args: Args) -> Args:
+        contexts = (await self.client()).contexts
+        return shape_context(await contexts.get(args.get("id") or args["key"], at_rev=args.get("at_rev")))
+
+    async def do_update_context(self, args: Args) -> Args:
+        payload = payload_of(args) if "payload_b64" in args else None
+        made = await (await self.client()).contexts.update(
+            args["id"],
+            payload,
+            **self.spoken(
+                args, "if_rev", "force", "scope", "groups", "shares", "content_type", "description", "labels",
+                "metadata", "ttl", "version", "idempotency_key",
+            ),
+        )
+        return {**shape_context(made), "duplicate": made.duplicate}
+
+    async def do_delete_context(self, args: Args) -> Args:
+        contexts = (await self.client()).contexts
+        return {"rev": await contexts.delete(args["id"], **self.spoken(args, "if_rev", "force")) or 0}
+
+    async def do_renew_context(self, args: Args) -> Args:
+        return {"expires_at_ms": ms(await (await self.client()).contexts.renew(args["id"], args.get("ttl")))}
+
+    async def do_list_contexts(self, args: Args) -> Args:
+        pages = (await self.client()).contexts.list(
+            **self.spoken(args, "type", "owner", "scope", "labels", "key_prefix", "text")
+        )
+        page = await pages.page(args.get("page_size", 0), args.get("page_token", ""))
+        return {
+            "keys": [c.key or "" for c in page.items], "next_page_token": page.next_token or "",
+            "revision": page.revision,
+        }
+
+    async def do_context_history(self, args: Args) -> Args:
+        rows = await (await self.client()).contexts.history(args["id"])
+        return {"revs": [c.rev for c in rows], "count": len(rows), "deleted": bool(rows) and rows[0].deleted}
+
+    async def next_event(self, watch: Any) -> Any:
+        try:
+            event = await watch.next(timeout=self.patience)
+        except acb_sdk.DeadlineExceededError as error:
+            raise NoAnswerError("nothing of the watch came") from error
+        if event is None:
+            raise EndedError("the watch is over")
+        return event
+
+    async def do_watch(self, args: Args) -> Args:
+        watch = (await self.client()).contexts.watch(
+            context_id=args.get("id"),
+            after=args.get("after_rev"),
+            payloads_up_to=4096,
+            timeout=self.patience,
+            **self.spoken(args, "key", "key_prefix", "type", "owner", "labels"),
+        )
+        await watch.open()
+        keys: list[str] = []
+        while "after_rev" not in args:
+            event = await self.next_event(watch)
+            if event.kind == "synced":
+                break
+            if event.kind == "restarted":
+                keys.clear()
+            else:
+                keys.append(event.context.key or "")
+        self.watches[args.get("session", "main")] = watch
+        return {"keys": keys, "revision": watch.revision}
+
+    async def do_event(self, args: Args) -> Args:
+        watch = self.watches[args.get("session", "main")]
+        while True:
+            event = await self.next_event(watch)
+            if event.context is not None:
+                return {**shape_context(event.context), "event": event.kind}
+
+    async def do_create_group(self, args: Args) -> Args:
+        admin = (await self.client()).admin
+        return {"members": (await admin.create_group(args["name"], args.get("description", ""))).members}
+
+    async def do_delete_group(self, args: Args) -> None:
+        await (await self.client()).admin.delete_group(args["name"])
+
+    async def do_list_groups(self, _: Args) -> Args:
+        return {"names": [group.name for group in await (await self.client()).admin.groups()]}
+
+    async def do_add_members(self, args: Args) -> Args:
+        return {"members": (await (await self.client()).admin.add_group_members(args["name"], args["agents"])).members}
+
+    async def do_remove_members(self, args: Args) -> Args:
+        admin = (await self.client()).admin
+        return {"members": (await admin.remove_group_members(args["name"], args["agents"])).members}
+
+    async def do_list_members(self, args: Args) -> Args:
+        members = await (await self.client()).admin.group_members(args["name"])
+        return {"agents": [member.agent_id for member in members]}
+
+    # --- watches of agents ------------------------------------------------------------------------------------------
+
+    async def do_set_activity(self, args: Args) -> None:
+        await (await self.client()).agents.set_activity(args["activity"], ttl=args.get("ttl"))
+
+    async def do_watch_agents(self, args: Args) -> None:
+        watch = (await self.client()).agents.watch(
+            agent_id=args.get("id"),
+            capabilities=args.get("capabilities_all"),
+            **self.spoken(args, "type", "location", "after"),
+        )
+        self.agent_watches[args.get("session", "main")] = await watch.open()
+
+    def shape_event(self, event: acb_sdk.AgentEvent) -> Args | None:
+        if event.agent_id is None:
+            return None
+        shown = shape_agent(event.agent) if event.agent is not None else {"id": event.agent_id}
+        return {**shown, "kind": event.kind}
+
+    async def do_agent_events(self, args: Args) -> Args:
+        watch = self.agent_watches[args.get("session", "main")]
+        events: list[Args] = []
+        while len(events) < args.get("count", 1):
+            shown = self.shape_event(await self.next_event(watch))
+            if shown is not None:
+                events.append(shown)
+        return {"events": events, "revision": watch.revision}
+
+    async def do_no_agent_events(self, args: Args) -> None:
+        # The answer of a call comes behind what the same connection was being told.
+        client = await self.client()
+        await client.health()
+        await client.health()
+        watch = self.agent_watches[args.get("session", "main")]
+        while True:
+            try:
+                event = await watch.next(timeout=args["moment"])
+            except acb_sdk.DeadlineExceededError:
+                return
+            if event is None:
+                raise EndedError("the watch is over")
+            shown = self.shape_event(event)
+            if shown is not None:
+                error = BadScenarioError(f"{shown} came")
+                error.code = "unexpected_message"
+                raise error
 
     # --- identity ---------------------------------------------------------------------------------------------------
 

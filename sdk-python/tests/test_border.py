@@ -347,3 +347,65 @@ def test_an_exception_tells_the_same_after_pickling() -> None:
     assert (again.code, again.context, again.request_id, str(again)) == (
         error.code, error.context, error.request_id, str(error),
     )
+
+
+def is_open(path: pathlib.Path) -> bool:
+    """Whether this process has a file open."""
+    folder = pathlib.Path("/proc/self/fd")
+    return any(os.path.realpath(folder / number) == str(path) for number in os.listdir(folder))
+
+
+async def test_cancelling_an_upload_reaches_the_core(own_server: Server, tmp_path: pathlib.Path) -> None:
+    size, chunk = 8 << 20, 256 << 10
+    source, token = tmp_path / "source", tmp_path / "token"
+    with source.open("wb") as file:
+        file.truncate(size)
+    begun = asyncio.Event()
+
+    def progress(how_far: acb_sdk.Progress) -> None:
+        # Without a server it neither ends nor fails by itself: what it holds goes when it is given up, and not before.
+        if how_far.done_bytes and not begun.is_set():
+            own_server.kill()
+            begun.set()
+
+    options: dict[str, Any] = {"key": "k", "chunk_bytes": chunk, "window_bytes": chunk, "resume_file": token}
+    async with acb_sdk.AsyncClient(own_server.endpoint, credentials=acb_sdk.Credentials.dev("alice")) as alice:
+        task = asyncio.create_task(alice.contexts.upload(source, progress=progress, **options))
+        await begun.wait()
+        assert is_open(source)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        until = time.monotonic() + 10
+        while is_open(source):
+            assert time.monotonic() < until, "the core goes on with what was cancelled"
+            await asyncio.sleep(0.01)
+        own_server.start()
+        up = await alice.contexts.upload(source, **options)
+        assert 0 < up.sent_bytes < size
+        assert (up.size, token.exists()) == (size, False)
+
+
+async def test_cancelling_a_wait_for_a_change_loses_none(async_face: AsyncFace) -> None:
+    async with async_face("alice") as alice, async_face("bob") as bob:
+        async with bob.contexts.watch() as watch:
+            first = await watch.next()
+            assert first is not None and first.kind == "synced"
+            keys = [f"k/{number}" for number in range(40)]
+            seen: list[str | None] = []
+            for key in keys:
+                waiting = asyncio.create_task(watch.next())
+                await asyncio.sleep(0)
+                await alice.contexts.share(key, "x", scope="public")
+                waiting.cancel()
+                try:
+                    event = await waiting
+                except asyncio.CancelledError:
+                    continue
+                assert event is not None and event.context is not None
+                seen.append(event.context.key)
+            while len(seen) < len(keys):
+                event = await watch.next(timeout=10)
+                assert event is not None and event.context is not None
+                seen.append(event.context.key)
+            assert seen == keys

@@ -64,7 +64,10 @@ def test_mypy_strict_finds_nothing(what: str, tmp_path: pathlib.Path) -> None:
 def test_the_stub_is_the_modules(tmp_path: pathlib.Path) -> None:
     allowed = tmp_path / "allowed"
     # Parameters of natives are positional for their one caller; what runtime type `Call` has generics of its own only here.
-    allowed.write_text("acb_sdk._native.__all__\nacb_sdk._native.Call.__class_getitem__\nacb_sdk._native.T_co\n")
+    allowed.write_text(
+        "acb_sdk._native.__all__\nacb_sdk._native.Call.__class_getitem__\nacb_sdk._native.T_co\n"
+        "acb_sdk._native.NativeTransfer.__class_getitem__\nacb_sdk._native.NativeWatch\n"
+    )
     run(
         sys.executable, "-m", "mypy.stubtest", "acb_sdk._native", "--ignore-positional-only",
         "--ignore-disjoint-bases", "--ignore-unused-allowlist", "--allowlist", str(allowed),

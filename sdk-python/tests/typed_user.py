@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import sys
 
 import acb_sdk
@@ -36,6 +37,7 @@ async def main(endpoint: str, tenant: str) -> None:
         agent: acb_sdk.Agent = await bus.agents.register("typed", capabilities=[acb_sdk.Capability("text.count")])
         found = [a.id async for a in bus.agents.discover(capabilities=["text.count"])]
         assert found == [agent.id]
+        await share(bus)
         ids = await publish(bus, 10)
         assert len(ids) == 10
         print(await worker(bus, ["numbers.>"]))
@@ -46,10 +48,41 @@ async def main(endpoint: str, tenant: str) -> None:
             print(code)
 
 
+async def share(bus: acb_sdk.AsyncClient) -> None:
+    scope: acb_sdk.ContextScope = "public"
+    made: acb_sdk.SharedContext = await bus.contexts.share("typed/plan", {"n": 1}, scope=scope, ttl=60.0)
+    changed: acb_sdk.UpdatedContext = await bus.contexts.update(made.id, "two", if_rev=made.rev, ttl=None)
+    newest: acb_sdk.Context = await bus.contexts.modify("typed/plan", lambda context: context.text + "!")
+    keys: list[str | None] = [context.key async for context in bus.contexts.list(key_prefix="typed/")]
+    page: acb_sdk.ContextPage = await bus.contexts.list().page(10)
+    revs: list[int] = [context.rev for context in await bus.contexts.history(made.id)]
+    assert keys == ["typed/plan"] and page.revision >= newest.rev and revs == [newest.rev, changed.rev, made.rev]
+    async with bus.contexts.watch(after=made.rev) as changes:
+        event: acb_sdk.ContextEvent | None = await changes.next(timeout=10)
+        assert event is not None and event.context is not None and event.kind == "updated"
+    agents: acb_sdk.AsyncWatch[acb_sdk.AgentEvent] = bus.agents.watch(agent_id="typed")
+    first: acb_sdk.AgentEvent | None = await agents.next(timeout=10)
+    assert first is not None and first.agent_id == "typed"
+    await agents.close()
+
+    def progress(how_far: acb_sdk.Progress) -> None:
+        assert how_far.total_bytes is None or how_far.done_bytes <= how_far.total_bytes
+
+    up: acb_sdk.Uploaded = await bus.contexts.upload(io.BytesIO(b"typed"), key="typed/file", progress=progress)
+    into = io.BytesIO()
+    down: acb_sdk.Downloaded = await bus.contexts.download(up.context_id, into, progress=progress)
+    assert down.sha256 == up.sha256 and into.getvalue() == await bus.contexts.download_bytes("typed/file")
+
+
 def sync_main(endpoint: str, tenant: str) -> None:
     with acb_sdk.Client(endpoint, credentials=acb_sdk.Credentials.dev("typed", tenant=tenant)) as bus:
         receipt: acb_sdk.Receipt = bus.messages.publisher("x").publish(b"raw")
         published: acb_sdk.Published = receipt.result(timeout=10)
+        contexts: acb_sdk.Contexts = bus.contexts
+        plan: acb_sdk.Context = contexts.get("typed/plan")
+        with contexts.watch(context_id=plan.id) as watch:
+            kinds: list[str] = [event.kind for event in (watch.next(timeout=10), watch.next(timeout=10)) if event]
+        assert kinds == ["state", "synced"] and contexts.upload(plan.payload).size == plan.size
         with bus.listen("numbers.>", start="all") as messages:
             first: acb_sdk.Message | None = messages.next(timeout=10)
             if first is not None:

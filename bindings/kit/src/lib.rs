@@ -34,7 +34,9 @@ mod queue;
 mod runtime;
 mod stats;
 mod sync;
+mod transfer;
 mod wake;
+mod watch;
 
 pub use self::{
     block::Waiting,
@@ -48,5 +50,7 @@ pub use self::{
     queue::{Queue, Wake},
     runtime::{Runtime, WORKERS},
     stats::Stats,
+    transfer::{Pipe, PipeReader, PipeTaker, PipeWriter, Transfer},
     wake::{Callback, WakeFd},
+    watch::{BYTES_MAX, EVENTS_MAX, Seen, Watch, Watched},
 };

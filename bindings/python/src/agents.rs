@@ -1,6 +1,6 @@
 //! Agents: register, look up, change, search.
 
-use acb_sdk::{Agent, AgentCapability, AgentSpec, AgentStatus};
+use acb_sdk::{Agent, AgentActivity, AgentCapability, AgentSpec, AgentStatus};
 use pyo3::{prelude::*, types::PyDict};
 
 use crate::{
@@ -10,7 +10,8 @@ use crate::{
     error::OrRaise as _,
 };
 
-fn give(py: Python<'_>, agent: Agent) -> PyResult<Py<PyAny>> {
+/// An agent as `acb_sdk.Agent`.
+pub(crate) fn give(py: Python<'_>, agent: Agent) -> PyResult<Py<PyAny>> {
     let spec = agent.spec;
     let capabilities = list(py, spec.capabilities, |py, c| {
         make(py, "Capability", |f| {
@@ -33,6 +34,9 @@ fn give(py: Python<'_>, agent: Agent) -> PyResult<Py<PyAny>> {
         f.set_item("metadata", spec.metadata)?;
         f.set_item("incarnation", agent.incarnation)?;
         f.set_item("status", agent.status.name())?;
+        f.set_item("presence", agent.presence.name())?;
+        f.set_item("activity", agent.activity.map(AgentActivity::name))?;
+        f.set_item("activity_until", time(py, agent.activity_until)?)?;
         f.set_item("registered_at", time(py, agent.registered_at)?)?;
         f.set_item("updated_at", time(py, agent.updated_at)?)?;
         f.set_item("last_seen_at", time(py, agent.last_seen_at)?)?;

@@ -91,6 +91,17 @@ impl<'a, 'py> Options<'a, 'py> {
         invalid(self.py, self.operation, name, format!("{name} takes {wanted}, not {class}"))
     }
 
+    /// A complaint about an option.
+    pub(crate) fn refuse(&self, name: &'static str, text: String) -> PyErr {
+        invalid(self.py, self.operation, name, text)
+    }
+
+    /// Whether something is so; not, when it is not given.
+    pub(crate) fn flag(&self, name: &'static str) -> PyResult<bool> {
+        let Some(value) = self.find(name)? else { return Ok(false) };
+        value.extract().map_err(|_| self.wrong(name, "a bool", &value))
+    }
+
     pub(crate) fn text(&self, name: &'static str) -> PyResult<Option<String>> {
         let Some(value) = self.find(name)? else { return Ok(None) };
         value.extract().map(Some).map_err(|_| self.wrong(name, "a str", &value))

@@ -14,14 +14,18 @@ mod agents;
 mod bridge;
 mod call;
 mod client;
+mod contexts;
 mod convert;
 mod error;
+mod groups;
 mod message;
 mod messages;
 mod process;
 mod publisher;
 mod subscription;
 mod subscriptions;
+mod transfers;
+mod watches;
 
 use pyo3::prelude::*;
 
@@ -42,6 +46,9 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<publisher::AsyncReceipt>()?;
     module.add_class::<publisher::SyncReceipt>()?;
     module.add_class::<subscription::Feed>()?;
+    module.add_class::<watches::NativeContextWatch>()?;
+    module.add_class::<watches::NativeAgentWatch>()?;
+    module.add_class::<transfers::NativeTransfer>()?;
     module.add_function(wrap_pyfunction!(client::connect, module)?)?;
     module.add_function(wrap_pyfunction!(process::drain_logs, module)?)?;
     module.add_function(wrap_pyfunction!(process::set_log_level, module)?)?;

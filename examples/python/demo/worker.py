@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+from typing import Any
 
 import acb_sdk
+import findings
 import team
 from survey import UnreadableError, survey
 
@@ -24,9 +26,12 @@ TELL_EVERY = 20
 
 
 class Worker:
-    def __init__(self, bus: acb_sdk.AsyncClient, name: str) -> None:
+    def __init__(self, bus: acb_sdk.AsyncClient, name: str, merge_every: int) -> None:
         self.bus = bus
         self.name = name
+        self.merge_every = merge_every
+        # Findings that are not in the shared context yet.
+        self.unmerged: list[findings.Numbered] = []
         self.done = 0
         self.held: list[str] = []
 
@@ -41,10 +46,25 @@ class Worker:
             # The reason in these words and no others: the last one stands with the dead letter.
             await message.nack(str(why))
             return
+        number = int(message.attributes.get(team.NUMBER, ""))
         await self.bus.messages.send(team.PLANNER, {"file": file, "finding": finding})
+        await self.share(number, finding)
         self.done += 1
         if self.done % TELL_EVERY == 0:
             await team.progress(self.bus, self.name, self.done)
+
+    async def share(self, number: int, finding: dict[str, Any]) -> None:
+        """Puts a finding aside, and merges what is there once it is enough."""
+        self.unmerged.append((number, finding))
+        if len(self.unmerged) < self.merge_every:
+            return
+        batch, self.unmerged = self.unmerged, []
+        try:
+            races = await findings.merge(self.bus, batch)
+        except acb_sdk.AcbError:
+            self.unmerged.extend(batch)
+            raise
+        team.tell("merged", races=races)
 
     async def hold(self, file: str) -> None:
         """Keeps a file and does nothing with it. The first one says a moment later what is in hand; the end comes from
@@ -56,14 +76,14 @@ class Worker:
         await asyncio.Event().wait()
 
 
-async def main(url: str, name: str) -> None:
+async def main(url: str, name: str, merge_every: int) -> None:
     async with team.client(url, name) as bus:
         await bus.agents.register(name, type="surveyor", capabilities=[team.CAPABILITY])
         watch = asyncio.create_task(team.tell_of_connection(bus))
         async with bus.subscribe(team.SURVEY, max_pending=CREDITS) as work:
             team.tell("ready")
             # What a handler raises goes back to the bus as the reason, and the file comes again later.
-            await work.for_each(Worker(bus, name).handle, concurrency=AT_ONCE)
+            await work.for_each(Worker(bus, name, merge_every).handle, concurrency=AT_ONCE)
         watch.cancel()
 
 
@@ -71,5 +91,6 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("--url", required=True)
     parser.add_argument("--name", required=True)
+    parser.add_argument("--merge-every", type=int, required=True, help="findings to merge at once into what is shared")
     arguments = parser.parse_args()
-    team.run(main(arguments.url, arguments.name))
+    team.run(main(arguments.url, arguments.name, arguments.merge_every))

@@ -348,10 +348,8 @@ impl Story {
                 Language::Rust => (&programs.rust, "as-worker".to_owned()),
                 Language::Python => (&programs.python, programs.file("worker.py")),
             };
-            let mut arguments = vec![role, format!("--url={url}"), format!("--name={name}")];
-            if language == Language::Rust {
-                arguments.push(format!("--merge-every={merge_every}"));
-            }
+            let merge = format!("--merge-every={merge_every}");
+            let arguments = vec![role, format!("--url={url}"), format!("--name={name}"), merge];
             let pid = team.start(name, &keys.workers, program, &arguments)?;
             workers.push(format!("{name} ({language:?}, pid {pid})"));
         }

@@ -30,6 +30,12 @@ use crate::{
 /// The consumer that steps mean when they name none.
 const MAIN: &str = "main";
 
+/// How long a watch that has nothing to say is listened to, after the server answered what was asked behind it.
+const MOMENT: Duration = Duration::from_millis(10);
+
+/// Verbs whose `ttl` is a span for the client too.
+const SPANNED: [&str; 5] = ["create_key", "share", "update_context", "renew_context", "set_activity"];
+
 /// A client in another language.
 #[derive(Debug)]
 pub struct Guest {
@@ -174,11 +180,13 @@ impl GuestDriver {
                 }
                 "key" => json!(args.text(name)?.map(|key| key.replace("{i}", &number.to_string()))),
                 "filters" | "groups" | "roles" | "context_refs" | "fields" | "capabilities_all"
-                | "capabilities_any" => json!(args.texts(name)?),
-                "attributes" | "metadata" => json!(args.pairs(name)?.into_iter().collect::<HashMap<_, _>>()),
+                | "capabilities_any" | "labels" | "agents" => json!(args.texts(name)?),
+                "attributes" | "metadata" | "shares" => json!(args.pairs(name)?.into_iter().collect::<HashMap<_, _>>()),
                 "count" | "seq" | "time" | "max_attempts" | "max_leased" | "credit" | "credit_bytes" | "page_size"
-                | "messages" | "bytes" => json!(args.number(name)?),
-                "all" | "confirm" | "keep_inbox" | "capabilities" => args.get(name).cloned().unwrap_or_default(),
+                | "messages" | "bytes" | "if_rev" | "at_rev" | "after_rev" | "after" => json!(args.number(name)?),
+                "all" | "confirm" | "keep_inbox" | "capabilities" | "force" => {
+                    args.get(name).cloned().unwrap_or_default()
+                }
                 _ => json!(args.text(name)?),
             };
             out.insert((*name).to_owned(), value);
@@ -191,11 +199,11 @@ impl GuestDriver {
             return Err(Failure::own(BAD_SCENARIO, format!("no verb is called {verb}")));
         };
         let mut plain = self.plain(args, known.args, 0)?;
-        // A key that lives for a span says so in seconds, and not by its end.
-        if verb == "create_key" && plain.remove("expires_at_ms").is_some() {
+        // What lives for a span says so in seconds, and not by its end.
+        if SPANNED.contains(&verb) && plain.remove("expires_at_ms").is_some() {
             plain.insert("ttl".to_owned(), json!(args.span("ttl")?.map(seconds)));
         }
-        if ["request", "reply", "send"].contains(&verb) && !plain.contains_key("payload_b64") {
+        if ["request", "reply", "send", "share"].contains(&verb) && !plain.contains_key("payload_b64") {
             plain.insert("payload_b64".to_owned(), STANDARD.encode(self.place.mark.payload(args, 0)?).into());
         }
         self.tell(verb, plain.into()).await
@@ -304,6 +312,10 @@ impl Driver for GuestDriver {
         match verb {
             "publish" => self.publish(args).await,
             "receive" => self.receive(args).await,
+            "no_agent_events" => {
+                let command = json!({"session": consumer(args)?, "moment": seconds(MOMENT)});
+                self.tell(verb, command).await
+            }
             "ack" | "nack" | "progress" | "term" | "release" => self.settle(verb, args).await,
             "consume" => {
                 let result = self.pass(verb, args).await?;
