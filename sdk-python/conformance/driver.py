@@ -56,7 +56,7 @@ async def run_async() -> None:
     async def one(command: dict[str, Any]) -> None:
         number = command["id"]
         try:
-            actor = actors.setdefault(command["agent"], AsyncActor(background))
+            actor = actors.setdefault(command["agent"], AsyncActor(background, asyncio.to_thread))
             result = await actor.call(command["verb"], command["args"] or {})
             if command["verb"] == "forget":
                 actors.pop(command["agent"], None)
@@ -99,7 +99,7 @@ def run_sync() -> None:
     from sync_actor import Actor
 
     def serve(commands: queue.SimpleQueue[dict[str, Any] | None]) -> None:
-        actor = Actor(Pending)
+        actor = Actor(Pending, lambda work: work())
         while (command := commands.get()) is not None:
             number = command["id"]
             try:

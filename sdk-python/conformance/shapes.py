@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import threading
+import time
 from datetime import UTC, datetime
 from typing import Any
 
@@ -112,6 +114,50 @@ def shape_context(c: acb_sdk.Context) -> Args:
         "metadata": dict(c.metadata), "version": c.version, "owner": c.owner, "rev": c.rev, "size_bytes": c.size,
         "expires_at_ms": ms(c.expires_at), "created_at_ms": ms(c.created_at), "updated_at_ms": ms(c.updated_at),
         "updated_by": c.updated_by, "deleted": c.deleted, **payload,
+    }
+
+
+class Gated:
+    """A file object that gives a first part, and the rest when it is let. Follows the progress of its upload."""
+
+    def __init__(self, content: bytes, first: int, patience: float) -> None:
+        self.content, self.first, self.patience = content, first, patience
+        self.at = 0
+        self.told: acb_sdk.Progress | None = None
+        self.settled = threading.Event()
+        self.let = threading.Event()
+
+    def tell(self, progress: acb_sdk.Progress) -> None:
+        self.told = progress
+        if progress.done_bytes >= self.first:
+            self.settled.set()
+
+    def read(self, size: int = -1, /) -> bytes:
+        end = len(self.content) if self.let.is_set() else self.first
+        if self.at >= end and not self.let.is_set():
+            if not self.settled.is_set():
+                # A client tells of progress between the pieces of a file object: the rest comes byte by byte until then.
+                time.sleep(0.002)
+                size = 1
+            elif not self.let.wait(self.patience):
+                raise OSError("the scenario is over")
+            end = len(self.content)
+        piece = self.content[self.at : end if size < 0 else min(end, self.at + size)]
+        self.at += len(piece)
+        return piece
+
+    def wait(self) -> None:
+        if not self.settled.wait(self.patience):
+            raise NoAnswerError("the first part was not settled")
+
+
+def shape_uploaded(up: acb_sdk.Uploaded, told: acb_sdk.Progress | None) -> Args:
+    progress = None if told is None else {
+        "done_bytes": told.done_bytes, "total_bytes": told.total_bytes, "moved_bytes": told.moved_bytes,
+    }
+    return {
+        "id": up.context_id, "rev": up.rev, "version": up.version, "size_bytes": up.size, "sha256": up.sha256,
+        "sent_bytes": up.sent_bytes, "connections": up.connections, "progress": progress,
     }
 
 

@@ -88,7 +88,8 @@ impl DownloadBuilder {
         self
     }
 
-    /// A part of it, which must lie inside the content; an end of `u64::MAX` is the content's. The digest of a part is not
+    /// A part of it, which must lie inside the content and not be empty, else the download is an `invalid_argument`; an end
+    /// of `u64::MAX` is the content's. The digest of a part is not
     /// checked against the whole's; each piece has its own.
     pub fn range(mut self, range: Range<u64>) -> Self {
         self.range = range;
@@ -126,6 +127,10 @@ impl DownloadBuilder {
     /// # Cancel safety
     /// What was written stays written.
     pub async fn to_writer(self, writer: &mut (impl AsyncWrite + Send + Unpin)) -> Result<Downloaded> {
+        if self.range.is_empty() {
+            let text = format!("bytes {} to {} are none", self.range.start, self.range.end);
+            return Err(Error::new(ErrorCode::InvalidArgument, OPERATION, text));
+        }
         let (give, mut take) = mpsc::channel::<Bytes>(PIECES_WAITING);
         let mut transfer = self.transfer(0, Sha256::new());
         let core = self.core.arc();
@@ -335,6 +340,10 @@ impl Transfer {
                     Err(error) => (Some(bulk.link().clone()), error),
                 },
             };
+            if self.found.is_some() && self.range.start == self.range.end {
+                // All had come when the connection broke. To ask for what is left, nothing, would be to ask for the rest.
+                return self.done();
+            }
             let error = error.with_operation(OPERATION);
             if error.code() == ErrorCode::Timeout || last.0.elapsed() >= idle {
                 return Err(error);

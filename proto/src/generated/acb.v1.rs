@@ -1941,7 +1941,7 @@ pub enum AgentEventKind {
     State = 1,
     /// Registered, registered again, or changed.
     Changed = 2,
-    /// Unregistered, or no longer matching what is watched.
+    /// Unregistered, or no longer matching what is watched; also told of an agent that never matched, and then changes nothing.
     Left = 3,
     /// Its presence or its activity is another. Also sent of all again when a watch was too slow for single changes.
     Presence = 4,

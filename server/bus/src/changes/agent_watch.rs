@@ -111,6 +111,8 @@ pub struct AgentWatch {
     reached: u64,
     /// Reached by what was sent.
     sent: u64,
+    /// Whether a frame was sent: the first comes at once, also without events, for it says that the watch stands.
+    greeted: bool,
     heartbeat_at_ms: u64,
 }
 
@@ -154,6 +156,7 @@ impl AgentWatch {
             pending: VecDeque::new(),
             reached: after.unwrap_or(0),
             sent: after.unwrap_or(0),
+            greeted: false,
         })
     }
 
@@ -219,8 +222,9 @@ impl AgentWatch {
         }
         self.phase = Phase::Changes;
         self.reached = self.reached.max(self.at);
-        // A watch of nothing yet: its watcher still learns that the state is complete.
-        Ok((self.pending.is_empty() && kind == AgentEventKind::State).then(|| self.frame()))
+        // A watch of nothing yet: its watcher still learns that the state is complete, and that it is watched from here.
+        let due = kind == AgentEventKind::State || !self.greeted;
+        Ok((self.pending.is_empty() && due).then(|| self.frame()))
     }
 
     /// Waits for changes, a heartbeat or the end.
@@ -306,6 +310,7 @@ impl AgentWatch {
     }
 
     fn frame(&mut self) -> AgentFrame {
+        self.greeted = true;
         let count = self.pending.len().min(FRAME_EVENTS);
         let events = self.pending.drain(..count).collect();
         if self.pending.is_empty() && matches!(self.phase, Phase::Changes) {

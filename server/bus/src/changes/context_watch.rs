@@ -132,6 +132,8 @@ pub struct ContextWatch {
     /// The revision that is reached when nothing is pending any more.
     reached: u64,
     sent: u64,
+    /// Whether a frame was sent: the first comes at once, also without events, for it says that the watch stands.
+    greeted: bool,
     heartbeat_at_ms: u64,
 }
 
@@ -197,6 +199,7 @@ impl ContextWatch {
             pending,
             reached: sent,
             sent,
+            greeted: false,
             heartbeat_at_ms,
         })
     }
@@ -221,6 +224,8 @@ impl ContextWatch {
                         return Ok(frame);
                     }
                 }
+                // All that is past was looked at, and nothing of it is wanted.
+                Phase::Changes if !self.greeted && self.reached >= self.present_then => return Ok(self.frame()),
                 Phase::Changes => {
                     if let Some(frame) = self.wait().await? {
                         return Ok(frame);
@@ -402,6 +407,7 @@ impl ContextWatch {
 
     /// The frame of what is pending, as much as one takes.
     fn frame(&mut self) -> WatchFrame {
+        self.greeted = true;
         let (mut events, mut bytes) = (Vec::new(), 0);
         while let Some((revision, event)) = self.pending.front() {
             let (revision, size) = (*revision, event.row.spec.size() + event.payload.as_ref().map_or(0, Bytes::len));

@@ -344,6 +344,10 @@ async fn a_watch_sends_the_state_and_then_what_changes_and_goes_on_from_a_revisi
         }
         assert_eq!(changes, [(Kind::Changed, "worker".to_owned()), (Kind::Left, "worker".to_owned())]);
     }
+    // One that finds nobody says at once that it stands.
+    let nobody = v1::WatchAgentsRequest { after_rev: revision, r#type: "critic".to_owned(), ..Default::default() };
+    let mut watch = planner.agents().watch_agents(nobody).await.unwrap().into_inner();
+    assert_eq!(watch.message().await.unwrap().unwrap().events, []);
 }
 
 #[tokio::test]

@@ -269,6 +269,23 @@ async fn a_quiet_watch_says_every_10_s_how_far_it_is() {
 }
 
 #[tokio::test]
+async fn a_watch_that_goes_on_where_nothing_is_new_says_at_once_that_it_stands() {
+    // Time stands: no heartbeat comes.
+    let server = Setup::dev().start().await;
+    let (a, b) = (server.dev("default", "a"), server.dev("default", "b"));
+    let mine = share(&a, spec("mine"), "x").await.unwrap();
+    let resume = v1::WatchRequest { after_rev: mine.rev, ..Default::default() };
+    let mut watch = Watch::open(&a, resume.clone()).await.unwrap();
+    assert_eq!(watch.frame().await.unwrap(), []);
+    assert_eq!(watch.revision, mine.rev);
+    // What it does not see moves its revision on all the same.
+    let hidden = share(&b, spec("hidden"), "x").await.unwrap();
+    let mut watch = Watch::open(&a, resume).await.unwrap();
+    assert_eq!(watch.frame().await.unwrap(), []);
+    assert_eq!(watch.revision, hidden.rev);
+}
+
+#[tokio::test]
 async fn a_resume_from_before_what_is_kept_is_a_typed_gap() {
     let server = Setup::dev().start().await;
     let a = server.dev("default", "a");

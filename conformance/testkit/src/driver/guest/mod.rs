@@ -21,7 +21,7 @@ use parking_lot::Mutex;
 use serde_json::{Map, Value, json};
 
 use self::process::{Process, Program};
-use super::{Args, Driver, Kind, Place, args::BAD_SCENARIO, shape};
+use super::{Args, Driver, Kind, Place, args::BAD_SCENARIO, content::Content, shape};
 use crate::{
     raw::{Failure, Identity, RawClient, Reach, answer},
     wait::{LOOK_AGAIN, PATIENCE},
@@ -34,7 +34,11 @@ const MAIN: &str = "main";
 const MOMENT: Duration = Duration::from_millis(10);
 
 /// Verbs whose `ttl` is a span for the client too.
-const SPANNED: [&str; 5] = ["create_key", "share", "update_context", "renew_context", "set_activity"];
+const SPANNED: [&str; 7] =
+    ["create_key", "share", "update_context", "renew_context", "set_activity", "upload", "begin_upload"];
+
+/// The smallest chunk that there is: scenarios are to be short.
+const CHUNK_BYTES: u64 = acb_types::limits::CHUNK_BYTES_MIN as u64;
 
 /// A client in another language.
 #[derive(Debug)]
@@ -183,7 +187,10 @@ impl GuestDriver {
                 | "capabilities_any" | "labels" | "agents" => json!(args.texts(name)?),
                 "attributes" | "metadata" | "shares" => json!(args.pairs(name)?.into_iter().collect::<HashMap<_, _>>()),
                 "count" | "seq" | "time" | "max_attempts" | "max_leased" | "credit" | "credit_bytes" | "page_size"
-                | "messages" | "bytes" | "if_rev" | "at_rev" | "after_rev" | "after" => json!(args.number(name)?),
+                | "messages" | "bytes" | "if_rev" | "at_rev" | "after_rev" | "after" | "from" | "settled_bytes"
+                | "chunk_bytes" | "window_bytes" => json!(args.number(name)?),
+                // Its bytes go their own way.
+                "content" => continue,
                 "all" | "confirm" | "keep_inbox" | "capabilities" | "force" => {
                     args.get(name).cloned().unwrap_or_default()
                 }
@@ -195,6 +202,11 @@ impl GuestDriver {
     }
 
     async fn pass(&mut self, verb: &str, args: &Args) -> Result<Value, Failure> {
+        let plain = self.prepared(verb, args)?;
+        self.tell(verb, plain.into()).await
+    }
+
+    fn prepared(&self, verb: &str, args: &Args) -> Result<Map<String, Value>, Failure> {
         let Some(known) = crate::scenario::verbs::VERBS.iter().find(|v| v.name == verb) else {
             return Err(Failure::own(BAD_SCENARIO, format!("no verb is called {verb}")));
         };
@@ -206,7 +218,28 @@ impl GuestDriver {
         if ["request", "reply", "send", "share"].contains(&verb) && !plain.contains_key("payload_b64") {
             plain.insert("payload_b64".to_owned(), STANDARD.encode(self.place.mark.payload(args, 0)?).into());
         }
+        Ok(plain)
+    }
+
+    async fn upload(&mut self, verb: &str, args: &Args) -> Result<Value, Failure> {
+        let mut plain = self.prepared(verb, args)?;
+        let content = Content::need(args, &self.place.mark)?;
+        plain.insert("content_b64".to_owned(), STANDARD.encode(content.bytes()).into());
+        plain.entry("chunk_bytes").or_insert_with(|| CHUNK_BYTES.into());
         self.tell(verb, plain.into()).await
+    }
+
+    async fn download(&mut self, args: &Args) -> Result<Value, Failure> {
+        let mut result = self.pass("download", args).await?;
+        let received = result["content_b64"].take();
+        let received = STANDARD
+            .decode(received.as_str().unwrap_or_default())
+            .map_err(|e| Failure::own("protocol_error", format!("a content in base64: {e}")))?;
+        let from = args.number_or("from", 0)?;
+        let end = args.number("bytes")?.map_or(u64::MAX, |bytes| from + bytes);
+        let same = Content::read(args, &self.place.mark)?.map(|content| content.part(from..end) == received);
+        result["same"] = json!(same);
+        Ok(result)
     }
 
     async fn publish(&mut self, args: &Args) -> Result<Value, Failure> {
@@ -312,6 +345,8 @@ impl Driver for GuestDriver {
         match verb {
             "publish" => self.publish(args).await,
             "receive" => self.receive(args).await,
+            "upload" | "begin_upload" => self.upload(verb, args).await,
+            "download" => self.download(args).await,
             "no_agent_events" => {
                 let command = json!({"session": consumer(args)?, "moment": seconds(MOMENT)});
                 self.tell(verb, command).await
