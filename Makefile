@@ -43,8 +43,8 @@ test-unit: ## Tests inside the crates, and the examples in their documentation
 test-integration: ## The crates' tests/ folders, conformance scenarios and the foreign client
 	@scripts/run-tests.sh integration conformance foreign python
 
-test-crash: ## Kill -9 of the real server under load (ROUNDS=n: how often, default 30)
-	@ACB_CRASH_ROUNDS=$(or $(ROUNDS),30) scripts/run-tests.sh crash
+test-crash: ## Kill -9 of the real server under load (ROUNDS=n: how often, 30; INCREMENTS=n: of 32 counting agents, 30)
+	@ACB_CRASH_ROUNDS=$(or $(ROUNDS),30) ACB_CRASH_INCREMENTS=$(or $(INCREMENTS),30) scripts/run-tests.sh crash
 
 test-sim: ## Engine and log under simulation (SEEDS=n: how many seeds, all of them; default 2000 or 60 s)
 	@$(if $(SEEDS),ACB_SIM_SEEDS=$(SEEDS) ACB_SIM_SECONDS=86400) scripts/run-tests.sh simulation

@@ -9,7 +9,8 @@
 #   log          the segment log, on the test disk and on the real one
 #   simulation   engine and log together, one test a seed: ACB_SIM_SEEDS (2000) or ACB_SIM_SECONDS (60), what comes first
 #   faults       faults planted in engine and log, each of which the simulation must find
-#   crash        kill -9 of the real server under load, ACB_CRASH_ROUNDS rounds (30) from ACB_CRASH_SEED (by chance); its
+#   crash        kill -9 of the real server under load, ACB_CRASH_ROUNDS rounds (30) from ACB_CRASH_SEED (by chance),
+#                agents that count by compare-and-set, ACB_CRASH_INCREMENTS each (30); the server's
 #                system calls traced; its disk full and read-only
 #   doc          examples in the documentation of the crates
 #   foreign      a Python gRPC client that shares no code with us
@@ -26,6 +27,8 @@ scripts/setup-dev.sh test
 export ACB_SIM_SEEDS="${ACB_SIM_SEEDS:-2000}"
 export ACB_SIM_SECONDS="${ACB_SIM_SECONDS:-60}"
 export ACB_CRASH_ROUNDS="${ACB_CRASH_ROUNDS:-30}"
+# Of each of 32 agents. The full 1,000 take some minutes: `make test-crash INCREMENTS=1000`.
+export ACB_CRASH_INCREMENTS="${ACB_CRASH_INCREMENTS:-30}"
 
 locked=()
 [ -z "${CI:-}" ] || locked=(--locked)

@@ -62,7 +62,9 @@ impl Context {
     /// Waits for something, but no longer than until Ctrl-C.
     pub(crate) async fn or_stop<T>(&self, work: impl Future<Output = T>) -> Result<T> {
         // What is given up here was said to be cancel-safe, or belongs to a process that ends.
+        // Work first: a watch ends by itself when it is told to stop, and that is no interruption.
         tokio::select! {
+            biased;
             result = work => Ok(result),
             () = self.stop.cancelled() => Err(Failure::Interrupted),
         }

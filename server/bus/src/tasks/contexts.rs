@@ -47,11 +47,11 @@ impl Reconciler {
                 }
             }
             let sleep = next.map_or(EVERY_AT_MOST, |at: Timestamp| at.since(now.wall).min(EVERY_AT_MOST));
-            // At least a little: an end that is over and cannot be marked, as on a full disk, must not spin.
-            let sleep = sleep.max(Duration::from_millis(20));
+            // Until a point and not for a span: time may have gone on since it was looked at.
+            let until = now.mono_after(sleep);
             // Both may be dropped at any time.
             tokio::select! {
-                () = self.clock.sleep(sleep) => {}
+                () = self.clock.sleep_until(until) => {}
                 () = self.wake.notified() => {}
             }
         }
@@ -74,6 +74,10 @@ impl Reconciler {
                         Some(end) if end <= now => {
                             let marked = self.metadata.context_expire(tenant, now, BATCH).await?;
                             self.metrics.tenant(tenant).context_expiries.inc_by(marked.len() as u64);
+                            if marked.is_empty() {
+                                // Another node was faster, or will be: the next round looks again.
+                                break;
+                            }
                         }
                         Some(end) => {
                             next = Some(next.map_or(end, |next| next.min(end)));
