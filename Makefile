@@ -11,7 +11,7 @@ CARGO ?= cargo
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo run-server build test test-unit test-integration test-crash test-sim test-coverage bench lint fmt \
+.PHONY: help demo run-server build wheel test test-unit test-integration test-crash test-sim test-coverage bench lint fmt \
         docs clean
 
 help: ## This list
@@ -33,6 +33,10 @@ run-server: ## Run the server on 127.0.0.1:7400 (ARGS="…": its arguments; defa
 build: ## Build the programs: target/debug/acb-server, acb and acb-demo
 	@scripts/setup-dev.sh build
 	@$(CARGO) build --bins
+
+wheel: ## Build the Python client's wheel, for Python 3.11 and later, and print where it is
+	@scripts/setup-dev.sh demo
+	@scripts/build-wheel.sh release
 
 test: ## Run every test suite, all checks included
 	@scripts/run-tests.sh

@@ -128,3 +128,21 @@ asyncio.run(main())
     assert shown[0] == printed[0] and shown[-1].startswith(printed[-1]), shown
     if guide == "streaming":
         assert (tmp_path / "copy.tar").read_bytes() == b"an archive" * 500
+
+
+@pytest.mark.parametrize(
+    ("page", "shown"),
+    [
+        ("README.md", "planner asks: {'survey': 'src/main.rs'}"),
+        ("sdk-python/README.md", "worker-1 {'text': 'to myself'}"),
+    ],
+)
+def test_the_first_success_in_python_is_one(own_server: Server, page: str, shown: str) -> None:
+    text = (ROOT / page).read_text(encoding="utf-8")
+    (program,) = [block.split("```")[0] for block in text.split("```python\n")[1:]]
+    assert "acb://127.0.0.1:7400" in program
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", program.replace("acb://127.0.0.1:7400", own_server.endpoint)],
+        capture_output=True, text=True, timeout=60, check=False,
+    )
+    assert (done.stdout.splitlines(), done.stderr) == ([shown], "")
