@@ -7,6 +7,7 @@ mod errors;
 mod limits;
 mod proto;
 mod python;
+mod rust;
 
 use std::{collections::BTreeMap, fs, io, path::Path};
 
@@ -23,6 +24,7 @@ fn generate(root: &Path) -> Result<Files> {
     proto::generate(root, &mut files).context("protobuf")?;
     let codes = errors::generate(root, &mut files).context("error codes")?;
     python::generate(root, &codes, &mut files).context("Python")?;
+    rust::generate(root, &mut files).context("reference of the Rust client")?;
     limits::generate(&mut files);
     Ok(files)
 }
