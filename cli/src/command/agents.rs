@@ -146,7 +146,8 @@ pub(crate) async fn run(command: AgentsCommand, context: &Context) -> Result {
             let agent = agents.get(id).await?;
             context.out.result(|| to_json(&agent), || to_text(&agent))?;
         }
-        AgentsCommand::Watch(args) => watch(args, &agents, context).await?,
+        // Nothing is to be finished: told to stop, it has ended well at once.
+        AgentsCommand::Watch(args) => return watch(args, &agents, context).await,
         AgentsCommand::Rm { id, keep_inbox } => {
             if keep_inbox {
                 agents.unregister_keeping_inbox(&id).await?;

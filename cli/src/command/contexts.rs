@@ -160,7 +160,8 @@ pub(crate) async fn run(command: ContextsCommand, context: &Context) -> Result {
             }
         }
         ContextsCommand::Ls(args) => list(args, &contexts, context).await?,
-        ContextsCommand::Watch(args) => watch(args, &contexts, context).await?,
+        // Nothing is to be finished: told to stop, it has ended well at once.
+        ContextsCommand::Watch(args) => return watch(args, &contexts, context).await,
         ContextsCommand::History { which } => {
             let id = id_of(&contexts, which).await?;
             let all = contexts.history(id).all().await?;
