@@ -13,7 +13,7 @@
 //! let mut inbox = worker.inbox().await?;
 //!
 //! let planner = bus.client("planner").connect().await?;
-//! planner.messages().send("worker", "count me").await?;
+//! planner.messages().send("worker", "count me").confirm().await?;
 //! let message = inbox.next().await.ok_or("the inbox ended")??;
 //! assert_eq!(message.attempt(), 1);
 //!
