@@ -35,6 +35,8 @@ def descriptors() -> int:
 PREFIX = """
 import asyncio, os, signal, sys, threading, time
 import acb_sdk
+# A shell that starts its jobs in the background has them ignore Ctrl-C, and so would we.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 endpoint, tenant = sys.argv[1:3]
 def credentials(agent):
     return acb_sdk.Credentials.dev(agent, tenant=tenant)
@@ -74,6 +76,9 @@ def ctrl_c(program: str, server: Server, tenant: str) -> float:
     command = [sys.executable, "-c", program, server.endpoint, tenant]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
+        # One that does not end is a failure and not a wait for ever.
+        guard = threading.Timer(30, process.kill)
+        guard.start()
         assert process.stdout.readline() == "ready\n"
         # Until the main thread sleeps inside the call.
         until = time.monotonic() + 10
@@ -84,6 +89,7 @@ def ctrl_c(program: str, server: Server, tenant: str) -> float:
         process.send_signal(signal.SIGINT)
         ended = float(process.stdout.readline())
         assert process.wait(10) == 0
+        guard.cancel()
     return ended - sent
 
 
