@@ -57,7 +57,11 @@ pub(super) fn start(
                 let read = tokio::task::spawn_blocking(move || read_file(&path, chunk_bytes, &skip, &give));
                 read.await.unwrap_or_else(|e| Err(Error::new(ErrorCode::Internal, OPERATION, e.to_string())))
             }
-            Source::Reader(reader) => read_stream(reader, chunk_bytes, &give).await,
+            // The reader goes with its upload, also while it has nothing to give: who feeds it learns by that.
+            Source::Reader(reader) => tokio::select! {
+                outcome = read_stream(reader, chunk_bytes, &give) => outcome,
+                () = give.closed() => return,
+            },
         };
         if let Err(error) = outcome {
             // Nobody waits for it when the upload has ended.
