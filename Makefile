@@ -11,7 +11,7 @@ CARGO ?= cargo
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo run-server build test test-unit test-integration test-crash test-sim test-coverage bench lint fmt \
+.PHONY: help demo run-server build wheel test test-unit test-integration test-crash test-sim test-coverage bench lint fmt \
         docs clean
 
 help: ## This list
@@ -19,9 +19,10 @@ help: ## This list
 	@echo
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo: ## A team of agents surveys a folder while its server is killed (DIR=path: another folder)
-	@scripts/setup-dev.sh build
+demo: ## A team of agents in Rust and Python surveys a folder while its server is killed (DIR=path: another folder)
+	@scripts/setup-dev.sh demo
 	@$(CARGO) build --bins
+	@scripts/build-wheel.sh >/dev/null
 	@$(DEMO)
 
 run-server: ## Run the server on 127.0.0.1:7400 (ARGS="…": its arguments; default --dev, which asks no credentials)
@@ -33,6 +34,10 @@ build: ## Build the programs: target/debug/acb-server, acb and acb-demo
 	@scripts/setup-dev.sh build
 	@$(CARGO) build --bins
 
+wheel: ## Build the Python client's wheel, for Python 3.11 and later, and print where it is
+	@scripts/setup-dev.sh demo
+	@scripts/build-wheel.sh release
+
 test: ## Run every test suite, all checks included
 	@scripts/run-tests.sh
 
@@ -40,10 +45,10 @@ test-unit: ## Tests inside the crates, and the examples in their documentation
 	@scripts/run-tests.sh unit doc
 
 test-integration: ## The crates' tests/ folders, conformance scenarios and the foreign client
-	@scripts/run-tests.sh integration conformance foreign
+	@scripts/run-tests.sh integration conformance foreign python
 
-test-crash: ## Kill -9 of the real server under load (ROUNDS=n: how often, default 30)
-	@ACB_CRASH_ROUNDS=$(or $(ROUNDS),30) scripts/run-tests.sh crash
+test-crash: ## Kill -9 of the real server under load (ROUNDS=n: how often, 30; INCREMENTS=n: of 32 counting agents, 30)
+	@ACB_CRASH_ROUNDS=$(or $(ROUNDS),30) ACB_CRASH_INCREMENTS=$(or $(INCREMENTS),30) scripts/run-tests.sh crash
 
 test-sim: ## Engine and log under simulation (SEEDS=n: how many seeds, all of them; default 2000 or 60 s)
 	@$(if $(SEEDS),ACB_SIM_SEEDS=$(SEEDS) ACB_SIM_SECONDS=86400) scripts/run-tests.sh simulation
@@ -65,4 +70,4 @@ docs: ## Build the API documentation into target/doc
 
 clean: ## Remove what was built here, and the tools in .venv and proto/node_modules
 	@$(CARGO) clean
-	@rm -rf .venv proto/node_modules target-*
+	@rm -rf .venv proto/node_modules sdk-python/node_modules target-*

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Everything that reads the code without running it. Runs all steps, then says which failed.
 #
-#   scripts/lint.sh [step …]    steps: fmt clippy clippy-tests generated tidy proto deny spelling links shell docs
+#   scripts/lint.sh [step …]    steps: fmt clippy clippy-tests generated tidy proto deny spelling links shell python docs
 set -euo pipefail
 source "$(dirname "$0")/lib.sh"
 scripts/setup-dev.sh test
@@ -37,11 +37,13 @@ step_deny() { cargo deny --log-level error check --hide-inclusion-graph licenses
 
 step_spelling() { typos; }
 step_links() { scripts/check-links.py; }
+# Style of the Python client and of its tests. Its types are checked by its tests, on what is installed.
+step_python() { ruff check --quiet sdk-python examples/python; }
 step_shell() { shellcheck --external-sources --source-path=scripts scripts/*.sh .ci/run; }
 step_docs() { RUSTDOCFLAGS="-D warnings" cargo doc --quiet --keep-going --workspace --no-deps "${locked[@]}"; }
 
 steps=("$@")
-[ ${#steps[@]} -gt 0 ] || steps=(fmt spelling links shell deny proto tidy generated clippy clippy-tests docs)
+[ ${#steps[@]} -gt 0 ] || steps=(fmt spelling links shell python deny proto tidy generated clippy clippy-tests docs)
 
 failed=()
 began=$(seconds)

@@ -5,14 +5,16 @@
 #
 #   unit         tests inside the crates
 #   integration  the crates' tests/ folders: ports' contracts, the server's edges, examples
-#   conformance  scenarios through the Rust core and raw gRPC, against the real server
+#   conformance  scenarios through the Rust core, raw gRPC and both faces of Python, against the real server
 #   log          the segment log, on the test disk and on the real one
 #   simulation   engine and log together, one test a seed: ACB_SIM_SEEDS (2000) or ACB_SIM_SECONDS (60), what comes first
 #   faults       faults planted in engine and log, each of which the simulation must find
-#   crash        kill -9 of the real server under load, ACB_CRASH_ROUNDS rounds (30) from ACB_CRASH_SEED (by chance); its
+#   crash        kill -9 of the real server under load, ACB_CRASH_ROUNDS rounds (30) from ACB_CRASH_SEED (by chance),
+#                agents that count by compare-and-set, ACB_CRASH_INCREMENTS each (30); the server's
 #                system calls traced; its disk full and read-only
 #   doc          examples in the documentation of the crates
 #   foreign      a Python gRPC client that shares no code with us
+#   python       the Python client, installed from its wheel into an environment of its own: behaviour, border, types
 #   contract     buf lint of the wire contract                                (a check: passes or fails, has no tests)
 #   generated    generated files are what would be generated                  (a check)
 #   tidy         walls between crates, leftovers, sizes                       (a check)
@@ -25,6 +27,8 @@ scripts/setup-dev.sh test
 export ACB_SIM_SEEDS="${ACB_SIM_SEEDS:-2000}"
 export ACB_SIM_SECONDS="${ACB_SIM_SECONDS:-60}"
 export ACB_CRASH_ROUNDS="${ACB_CRASH_ROUNDS:-30}"
+# Of each of 32 agents. The full 1,000 take some minutes: `make test-crash INCREMENTS=1000`.
+export ACB_CRASH_INCREMENTS="${ACB_CRASH_INCREMENTS:-30}"
 
 locked=()
 [ -z "${CI:-}" ] || locked=(--locked)
@@ -105,6 +109,8 @@ nextest() { cargo nextest run --cargo-quiet --no-tests pass ${CI:+--profile ci} 
 
 # One build for all of them, programs included: tests start target/debug/acb-server and acb.
 suite_build() { suite build check cargo build --quiet --all-targets "${product[@]}"; }
+# The Python client as users get it. The demo has members in Python, and clients in other languages run the scenarios too.
+suite_wheel() { suite wheel check scripts/build-wheel.sh; }
 
 suite_unit() { suite unit nextest nextest "${product[@]}" -E 'kind(lib) + kind(bin)'; }
 suite_integration() {
@@ -126,23 +132,29 @@ simulate() {
 }
 suite_doc() { suite doc cargo cargo test --quiet --doc "${product[@]}"; }
 suite_foreign() { suite foreign pytest python -m pytest --color=no -p no:cacheprovider -rs conformance/foreign; }
+suite_python() {
+    suite python pytest target/python/venv/bin/python -P -m pytest --color=no -p no:cacheprovider -rs \
+        -c sdk-python/pyproject.toml --rootdir sdk-python sdk-python/tests
+}
 suite_contract() { suite contract check scripts/buf-lint.sh; }
 suite_generated() { suite generated check cargo xtask codegen --check; }
 suite_tidy() { suite tidy check cargo xtask tidy; }
 
 wanted=("$@")
 [ ${#wanted[@]} -gt 0 ] \
-    || wanted=(contract tidy generated unit integration doc conformance foreign log faults crash simulation)
+    || wanted=(contract tidy generated unit integration doc conformance foreign python log faults crash simulation)
 for name in "${wanted[@]}"; do
     declare -F "suite_$name" >/dev/null || fail "unknown suite '$name'"
 done
 
 # The simulation is built by its own suite.
-needs_build() { case " ${wanted[*]} " in *" unit "* | *" integration "* | *" conformance "* | *" crash "* | *" foreign "*) ;; *) false ;; esac; }
+needs_build() { case " ${wanted[*]} " in *" unit "* | *" integration "* | *" conformance "* | *" crash "* | *" foreign "* | *" python "*) ;; *) false ;; esac; }
+needs_wheel() { case " ${wanted[*]} " in *" integration "* | *" conformance "* | *" python "*) ;; *) false ;; esac; }
 
 began=$(seconds)
 if needs_build; then suite_build; fi
-if [ "${results[0]:-ok}" = ok ]; then
+if [ "${results[0]:-ok}" = ok ] && needs_wheel; then suite_wheel; fi
+if [ "${results[0]:-ok}${results[1]:-ok}" = okok ]; then
     for name in "${wanted[@]}"; do
         "suite_$name"
     done

@@ -1,10 +1,12 @@
 #!/usr/bin/env bash
 # Puts on this machine what the repository needs and the machine lacks. Says what it does; does nothing twice.
 #
-#   scripts/setup-dev.sh [build|test|coverage]
+#   scripts/setup-dev.sh [build|demo|test|coverage]
 #
-#   build     the Rust toolchain and a C compiler: enough for `make demo` and `make run-server`
-#   test      and strace, and the tools of the test and lint scripts, in .venv and proto/node_modules (the default)
+#   build     the Rust toolchain and a C compiler: enough for `make build` and `make run-server`
+#   demo      and Python, with what builds the Python client, in .venv: enough for `make demo`
+#   test      and strace, Node.js, and what lints and tests take of it in proto/node_modules and sdk-python/node_modules
+#             (the default)
 #   coverage  and LLVM's coverage tools of the compiler's own version
 #
 # Supported: Debian 12 on x86-64 with rustup, Python 3.11 or later and Node.js. Elsewhere it says what is missing.
@@ -12,7 +14,7 @@ set -euo pipefail
 source "$(dirname "$0")/lib.sh"
 
 level="${1:-test}"
-case "$level" in build | test | coverage) ;; *) fail "unknown level '$level': build, test or coverage" ;; esac
+case "$level" in build | demo | test | coverage) ;; *) fail "unknown level '$level': build, demo, test or coverage" ;; esac
 
 have() { command -v "$1" >/dev/null 2>&1; }
 
@@ -73,6 +75,8 @@ have cc || packages+=(gcc libc6-dev)
 have make || packages+=(make)
 if [ "$level" != build ]; then
     have python3 || packages+=(python3 python3-venv)
+fi
+if [ "$level" = test ] || [ "$level" = coverage ]; then
     have npm || packages+=(nodejs npm)
     # The crash suite looks at the server's system calls, and makes them fail.
     have strace || packages+=(strace)
@@ -82,7 +86,7 @@ if [ "$level" = build ]; then
     exit 0
 fi
 
-# --- test --------------------------------------------------------------------------------------------------------
+# --- demo --------------------------------------------------------------------------------------------------------
 
 python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' || fail "Python 3.11 or later is needed, this is $(python3 -V)"
 
@@ -104,9 +108,17 @@ if [ "$(cat .venv/stamp 2>/dev/null)" != "$stamp" ]; then
     printf '%s\n' "$stamp" >.venv/stamp
 fi
 
+[ "$level" != demo ] || exit 0
+
+# --- test --------------------------------------------------------------------------------------------------------
+
 if ! [ -x proto/node_modules/.bin/buf ]; then
     say "installing buf into proto/node_modules (npm)"
     (cd proto && npm ci --no-audit --no-fund --silent)
+fi
+if ! [ -x sdk-python/node_modules/.bin/pyright ]; then
+    say "installing pyright into sdk-python/node_modules (npm)"
+    (cd sdk-python && npm ci --no-audit --no-fund --silent)
 fi
 [ "$level" = coverage ] || exit 0
 

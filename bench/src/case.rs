@@ -1,140 +1,6 @@
 //! The cases, and with which peer, level and window each is measured: one table, read by everything else.
 
-use clap::ValueEnum;
-use serde::{Deserialize, Serialize};
-
-/// Level at which ACB acknowledges a publish.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
-#[serde(rename_all = "kebab-case")]
-pub(crate) enum Mode {
-    /// Acknowledged after `write()`, flushed within 20 ms.
-    Written,
-    /// Acknowledged after a group-commit `fdatasync`.
-    Synced,
-}
-
-impl Mode {
-    /// The name used in results and on the command line.
-    pub(crate) const fn name(self) -> &'static str {
-        match self {
-            Self::Written => "written",
-            Self::Synced => "synced",
-        }
-    }
-}
-
-/// A peer: a server with a setting, and for NATS also the way its client publishes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub(crate) enum Peer {
-    /// JetStream file store as it comes: acks after `write()`, fsync every 2 minutes.
-    NatsDefault,
-    /// The same server, published to in the leanest forms it has.
-    NatsLean,
-    /// JetStream with `sync_interval: always`.
-    NatsAlways,
-    /// Core NATS: no storage, no acks.
-    NatsCore,
-    /// Redis Streams, append-only file flushed every second.
-    RedisEverysec,
-    /// Redis Streams, append-only file flushed before each event-loop turn answers.
-    RedisAlways,
-}
-
-impl Peer {
-    /// The name used in results.
-    pub(crate) const fn name(self) -> &'static str {
-        match self {
-            Self::NatsDefault => "nats-default",
-            Self::NatsLean => "nats-lean",
-            Self::NatsAlways => "nats-always",
-            Self::NatsCore => "nats-core",
-            Self::RedisEverysec => "redis-everysec",
-            Self::RedisAlways => "redis-always",
-        }
-    }
-
-    /// What an acknowledgement of this peer promises, in the words of the table.
-    pub(crate) const fn durability(self) -> &'static str {
-        match self {
-            Self::NatsDefault | Self::NatsLean => "after write(), fsync every 2 min",
-            Self::NatsAlways => "after fsync of each message",
-            Self::NatsCore => "nothing stored",
-            Self::RedisEverysec => "after write(), fsync every 1 s",
-            Self::RedisAlways => "after fsync per event-loop turn",
-        }
-    }
-
-    /// Which program serves this peer.
-    pub(crate) const fn target(self) -> Target {
-        match self {
-            Self::RedisEverysec | Self::RedisAlways => Target::Redis,
-            _ => Target::Nats,
-        }
-    }
-
-    /// The client forms that are measured; with several, each pair counts the fastest of them.
-    pub(crate) const fn forms(self) -> &'static [Form] {
-        match self {
-            Self::NatsLean => &[Form::Lean, Form::OwnInbox],
-            _ => &[Form::Usual],
-        }
-    }
-
-    /// The form of our client that stands against this peer.
-    pub(crate) const fn our_form(self) -> Form {
-        match self {
-            Self::NatsLean => Form::Lean,
-            _ => Form::Usual,
-        }
-    }
-}
-
-/// What a load program talks to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
-#[serde(rename_all = "kebab-case")]
-pub(crate) enum Target {
-    /// `acb-server`, through the Rust SDK.
-    Acb,
-    /// `nats-server`, through `async-nats`.
-    Nats,
-    /// `redis-server`, through the `redis` crate.
-    Redis,
-}
-
-impl Target {
-    /// The name used on the command line of `load`.
-    pub(crate) const fn name(self) -> &'static str {
-        match self {
-            Self::Acb => "acb",
-            Self::Nats => "nats",
-            Self::Redis => "redis",
-        }
-    }
-}
-
-/// How a client publishes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
-#[serde(rename_all = "kebab-case")]
-pub(crate) enum Form {
-    /// The fastest documented call that gives each message its own result.
-    Usual,
-    /// No result per message: NATS fast ingest; ACB receipts dropped, the end awaited.
-    Lean,
-    /// NATS only: one reply inbox for all, a slot given back per reply.
-    OwnInbox,
-}
-
-impl Form {
-    /// The name used on the command line of `load`.
-    pub(crate) const fn name(self) -> &'static str {
-        match self {
-            Self::Usual => "usual",
-            Self::Lean => "lean",
-            Self::OwnInbox => "own-inbox",
-        }
-    }
-}
+pub(crate) use crate::peer::{Form, Language, Mode, Peer, Target};
 
 /// What happens in a case.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -163,6 +29,57 @@ pub(crate) enum Shape {
         /// How many.
         connections: usize,
     },
+    /// One client; so many tasks that each publish and wait for the ack: µs per operation.
+    Tasks {
+        /// How many.
+        tasks: usize,
+    },
+    /// Agents that all serve an inbox and ask each other at a fixed rate, whether answers have come or not.
+    OpenLoop {
+        /// How many, one connection each.
+        agents: usize,
+        /// Requests in a second, over all agents.
+        per_second: u32,
+    },
+    /// One file into the bus, its SHA-256 taken on the way.
+    Upload,
+    /// One stored content into a file, its SHA-256 checked on the way.
+    Download,
+    /// Writers that each update a context of their own by its revision.
+    ContextUpdates {
+        /// How many, one connection each.
+        writers: usize,
+    },
+    /// Contexts of `payload` bytes, made by several writers.
+    ContextCreates {
+        /// How many in all.
+        contexts: u64,
+        /// Connections that make them.
+        writers: usize,
+    },
+    /// Readers of one context.
+    ContextGets {
+        /// How many, one connection each.
+        readers: usize,
+    },
+    /// One writer, and so many agents that watch its context: until the last has seen a change.
+    ContextWatch {
+        /// How many, one connection each.
+        watchers: usize,
+    },
+    /// A fresh interpreter that imports the Python client.
+    Import,
+}
+
+/// Size of the file that goes up and down.
+pub(crate) const TRANSFER_BYTES: u64 = 1_000_000_000;
+
+/// Seconds of a run unless said otherwise. Cases of a fixed size shrink with shorter runs.
+pub(crate) const SECONDS: f64 = 3.0;
+
+/// What a fixed size is in a run of `seconds`: all of it in a whole run, and never nothing.
+pub(crate) fn scaled(size: u64, seconds: f64) -> u64 {
+    ((size as f64 * (seconds / SECONDS).min(1.0)) as u64).max(1)
 }
 
 /// A case, the same for ours and for every peer.
@@ -181,10 +98,25 @@ pub(crate) struct Case {
     /// Before our measured run goes a discarded one on the same server: its segments have then been written
     /// before, where a fresh store's have not. The peers always start with a fresh store.
     pub(crate) warm: bool,
+    /// Language of our client, and of the peers' where they are clients.
+    pub(crate) language: Language,
+    /// Our run of a pair stands against every peer of the case: what takes long, or has many peers.
+    pub(crate) shared: bool,
+    /// Length of a run as a share of the others': many rows, each steady after a moment.
+    pub(crate) share: f64,
 }
 
-const BASE: Case =
-    Case { name: "", shape: Shape::Pipelined, payload: 256, one_frame: false, keyed: false, warm: false };
+const BASE: Case = Case {
+    name: "",
+    shape: Shape::Pipelined,
+    payload: 256,
+    one_frame: false,
+    keyed: false,
+    warm: false,
+    language: Language::Rust,
+    shared: false,
+    share: 1.0,
+};
 
 macro_rules! cases {
     ($($constant:ident = $name:literal, $shape:expr $(, $field:ident : $value:expr)*;)*) => {
@@ -210,6 +142,22 @@ cases! {
     REQUEST_1X1 = "request-reply-1x1", Shape::RequestReply { clients: 1 };
     REQUEST_50X1 = "request-reply-50x1", Shape::RequestReply { clients: 50 };
     IDLE = "idle-10k", Shape::Idle { connections: 10_000 };
+    AGENTS_50 = "agents-50-open-loop", Shape::OpenLoop { agents: 50, per_second: 5000 };
+    COMMITS = "context-commits-16", Shape::ContextUpdates { writers: 16 }, share: 0.7;
+    CREATES = "context-create-300x1m", Shape::ContextCreates { contexts: 300, writers: 16 }, payload: 1 << 20;
+    GETS = "context-get-hot", Shape::ContextGets { readers: 8 }, payload: 4096, share: 0.7;
+    WATCH = "context-watch-1000", Shape::ContextWatch { watchers: 1000 }, share: 0.7;
+    UPLOAD = "upload-1g", Shape::Upload, shared: true;
+    DOWNLOAD = "download-1g", Shape::Download, shared: true;
+    PY_PUBLISH = "python-publish-256", Shape::Pipelined, language: Language::Python, warm: true, shared: true, share: 0.5;
+    PY_RECEIVE = "python-receive-256", Shape::Backlog, language: Language::Python, shared: true, share: 0.5;
+    PY_BORDER_1 = "python-border-1", Shape::Tasks { tasks: 1 }, language: Language::Python, share: 0.3;
+    PY_BORDER_10 = "python-border-10", Shape::Tasks { tasks: 10 }, language: Language::Python, share: 0.3;
+    PY_BORDER_100 = "python-border-100", Shape::Tasks { tasks: 100 }, language: Language::Python, share: 0.3;
+    PY_BORDER_1000 = "python-border-1000", Shape::Tasks { tasks: 1000 }, language: Language::Python, share: 0.3;
+    PY_IMPORT = "python-import", Shape::Import, language: Language::Python, share: 0.5;
+    PY_UPLOAD = "python-upload-1g", Shape::Upload, language: Language::Python;
+    PY_DOWNLOAD = "python-download-1g", Shape::Download, language: Language::Python;
 }
 
 impl Case {
@@ -218,11 +166,38 @@ impl Case {
         CASES.iter().find(|case| case.name == name)
     }
 
+    /// Whether a large file goes up or down.
+    pub(crate) const fn moves_a_file(&self) -> bool {
+        matches!(self.shape, Shape::Upload | Shape::Download)
+    }
+
+    /// Whether agents make more calls than the server's default bound of calls per minute allows them.
+    pub(crate) const fn many_calls(&self) -> bool {
+        matches!(
+            self.shape,
+            Shape::ContextUpdates { .. }
+                | Shape::ContextCreates { .. }
+                | Shape::ContextGets { .. }
+                | Shape::ContextWatch { .. }
+        )
+    }
+
+    /// Whether the case has a window that it is given.
+    pub(crate) const fn has_window(&self) -> bool {
+        matches!(self.shape, Shape::Pipelined | Shape::OneInFlight { .. } | Shape::Backlog | Shape::Live { .. })
+    }
+
     /// What the main figure of this case counts.
     pub(crate) const fn unit(&self) -> &'static str {
         match self.shape {
             Shape::Idle { .. } => "KiB/connection",
-            Shape::RequestReply { .. } => "requests/s",
+            Shape::RequestReply { .. } | Shape::OpenLoop { .. } => "requests/s",
+            Shape::Tasks { .. } => "µs/op",
+            Shape::Upload | Shape::Download | Shape::ContextCreates { .. } => "MB/s",
+            Shape::ContextUpdates { .. } => "commits/s",
+            Shape::ContextGets { .. } => "gets/s",
+            Shape::ContextWatch { .. } => "events/s",
+            Shape::Import => "ms",
             _ => "msg/s",
         }
     }
@@ -236,6 +211,11 @@ impl Case {
         match self.shape {
             Shape::Pipelined if self.warm => format!("{promise}, segments written before"),
             Shape::Pipelined => format!("{promise}, fresh segments"),
+            Shape::Upload | Shape::Download => "each 8 chunks flushed; a downloaded file flushed".to_owned(),
+            Shape::ContextUpdates { .. } | Shape::ContextCreates { .. } | Shape::ContextWatch { .. } => {
+                "after group fdatasync of the metadata".to_owned()
+            }
+            Shape::ContextGets { .. } | Shape::Import => "-".to_owned(),
             _ => promise.to_owned(),
         }
     }
@@ -243,12 +223,21 @@ impl Case {
     /// How acknowledgements are given in this case, on both sides.
     pub(crate) const fn acks(&self, form: Form) -> &'static str {
         match (self.shape, form) {
+            (Shape::Pipelined, Form::Usual) if matches!(self.language, Language::Python) => {
+                "each publish acked, the end awaited"
+            }
             (Shape::Pipelined | Shape::OneInFlight { .. }, Form::Usual) => "each publish acked",
             (Shape::Pipelined | Shape::OneInFlight { .. }, _) => "acked, no result per message",
             (Shape::Backlog, _) => "explicit ack each",
             (Shape::Live { .. }, _) => "each publish acked, explicit ack each",
-            (Shape::RequestReply { .. }, _) => "reply to each request",
-            (Shape::Idle { .. }, _) => "-",
+            (Shape::RequestReply { .. } | Shape::OpenLoop { .. }, _) => "reply to each request",
+            (Shape::Tasks { .. }, _) => "each ack awaited",
+            (Shape::Upload | Shape::Download, _) => "SHA-256 of the whole checked",
+            (Shape::ContextUpdates { .. }, _) => "each by if_rev",
+            (Shape::ContextCreates { .. }, _) => "each answer awaited, SHA-256 checked",
+            (Shape::ContextGets { .. }, _) => "each answer awaited",
+            (Shape::ContextWatch { .. }, _) => "each change seen by all",
+            (Shape::Idle { .. } | Shape::Import, _) => "-",
         }
     }
 }
@@ -300,12 +289,44 @@ pub(crate) static ROWS: &[Row] = &[
     row(REQUEST_1X1.name, Mode::Written, Peer::NatsCore, 1),
     row(REQUEST_50X1.name, Mode::Written, Peer::NatsCore, 1),
     row(IDLE.name, Mode::Written, Peer::NatsCore, 0),
+    row(AGENTS_50.name, Mode::Written, Peer::NatsCore, 0),
+    row(AGENTS_50.name, Mode::Synced, Peer::Alone, 0),
+    row(COMMITS.name, Mode::Synced, Peer::Alone, 1),
+    row(CREATES.name, Mode::Synced, Peer::Alone, 1),
+    row(GETS.name, Mode::Synced, Peer::Alone, 1),
+    row(WATCH.name, Mode::Synced, Peer::Alone, 1),
+    row(UPLOAD.name, Mode::Synced, Peer::NatsDefault, 0),
+    row(UPLOAD.name, Mode::Synced, Peer::CpSha256, 0),
+    row(DOWNLOAD.name, Mode::Synced, Peer::NatsDefault, 0),
+    row(DOWNLOAD.name, Mode::Synced, Peer::CpSha256, 0),
+    row(PY_PUBLISH.name, Mode::Written, Peer::NatsPyPublishAsync, 512),
+    row(PY_PUBLISH.name, Mode::Written, Peer::RedisPy, 512),
+    row(PY_PUBLISH.name, Mode::Written, Peer::RustCore, 512),
+    row(PY_RECEIVE.name, Mode::Written, Peer::NatsPyPush, ACK_WINDOW),
+    row(PY_RECEIVE.name, Mode::Written, Peer::NatsPyFetch, ACK_WINDOW),
+    row(PY_RECEIVE.name, Mode::Written, Peer::RedisPy, ACK_WINDOW),
+    row(PY_RECEIVE.name, Mode::Written, Peer::RustCore, ACK_WINDOW),
+    row(PY_BORDER_1.name, Mode::Written, Peer::RustCore, 1),
+    row(PY_BORDER_10.name, Mode::Written, Peer::RustCore, 10),
+    row(PY_BORDER_100.name, Mode::Written, Peer::RustCore, 100),
+    row(PY_BORDER_1000.name, Mode::Written, Peer::RustCore, 1000),
+    row(PY_IMPORT.name, Mode::Written, Peer::Alone, 0),
+    row(PY_UPLOAD.name, Mode::Synced, Peer::Alone, 0),
+    row(PY_DOWNLOAD.name, Mode::Synced, Peer::Alone, 0),
 ];
 
 impl Row {
     /// The case behind the name.
     pub(crate) fn case(&self) -> anyhow::Result<&'static Case> {
         Case::named(self.case).ok_or_else(|| anyhow::anyhow!("no case is named {}", self.case))
+    }
+
+    /// Whether our run for `earlier` is also this row's: the same work against another peer of a shared case.
+    pub(crate) fn shares_run_of(&self, earlier: Self) -> bool {
+        let shared = Case::named(self.case).is_some_and(|case| case.shared);
+        shared
+            && (self.case, self.mode, self.window) == (earlier.case, earlier.mode, earlier.window)
+            && self.peer.our_form() == earlier.peer.our_form()
     }
 
     /// `case mode peer`, the row's identity in messages.
@@ -323,6 +344,14 @@ impl Row {
             Shape::Backlog => format!("{} unacked", self.window),
             Shape::Live { .. } => format!("{} open, {ACK_WINDOW} unacked", self.window),
             Shape::Idle { connections } => format!("{connections} connections"),
+            Shape::Tasks { tasks } => format!("{tasks} open"),
+            Shape::OpenLoop { agents, per_second } => format!("{agents} agents, {per_second} requests/s"),
+            Shape::Upload | Shape::Download => format!("{} MB", TRANSFER_BYTES / 1_000_000),
+            Shape::ContextUpdates { writers } => format!("{writers} x 1 open"),
+            Shape::ContextCreates { contexts, writers } => format!("{contexts} contexts, {writers} x 1 open"),
+            Shape::ContextGets { readers } => format!("{readers} x 1 open"),
+            Shape::ContextWatch { watchers } => format!("{watchers} watchers, 1 writer"),
+            Shape::Import => "fresh interpreters".to_owned(),
         }
     }
 }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::case::{Form, Mode, Target};
+use crate::case::{Form, Language, Mode, Target};
 
 /// Measures ACB and its peers side by side.
 #[derive(Debug, Parser)]
@@ -69,6 +69,9 @@ pub(crate) struct RunOptions {
     /// Stores of all servers, on the disk under test (tmpfs is refused).
     #[arg(long, default_value = "target/bench-data")]
     pub(crate) data_dir: PathBuf,
+    /// Where scripts/bench.sh puts the Python clients.
+    #[arg(long, default_value = "target/bench-python/bin/python")]
+    pub(crate) python: PathBuf,
     /// Where results go.
     #[arg(long, default_value = "bench/results")]
     pub(crate) results_dir: PathBuf,
@@ -115,6 +118,18 @@ pub(crate) struct LoadOptions {
     /// Process id of the server, for its CPU time and memory.
     #[arg(long)]
     pub(crate) server_pid: u32,
+    /// In which language the client runs.
+    #[arg(long, value_enum, default_value = "rust")]
+    pub(crate) language: Language,
+    /// Interpreter of the Python clients.
+    #[arg(long, default_value = "target/bench-python/bin/python")]
+    pub(crate) python: PathBuf,
+    /// The file that goes up and down; beside it, with `.sha256` at its end, its digest.
+    #[arg(long)]
+    pub(crate) source: Option<PathBuf>,
+    /// Folder for files of this run, on the disk under test.
+    #[arg(long)]
+    pub(crate) work_dir: Option<PathBuf>,
     /// Worker threads of the client's runtime; 0 is a current-thread runtime.
     #[arg(long, default_value_t = 0)]
     pub(crate) workers: usize,

@@ -1,7 +1,7 @@
 //! Floors and goals of DESIGN section 12, and the judgement of a row against them.
 //!
-//! A floor is a gate, a goal is where we are going. Three kinds of bound: our rate over the peer's (at least),
-//! a figure of ours alone (at most), and our latency over the peer's (below it).
+//! A floor is a gate, a goal is where we are going. Kinds of bound: our rate over the peer's (at least), a figure of
+//! ours alone (at least, or at most), and our latency, alone or over the peer's (below it).
 
 use crate::{
     case::{Mode, Peer},
@@ -13,12 +13,18 @@ use crate::{
 pub(crate) enum Measure {
     /// Ratio ours / peer, at least.
     Ratio,
-    /// Our own figure, at most (memory per idle connection).
+    /// Our own figure, at most (memory per idle connection, time to import).
     Acb,
+    /// Our own figure, at least (MB/s).
+    AcbLeast,
     /// CPU µs of our server per message, at most.
     ServerCpu,
     /// Our 99th percentile over the peer's, at most.
     P99Ratio,
+    /// Our 99th percentile in µs, below.
+    P99,
+    /// Wakes of a binding's event loop for a thousand messages, at most.
+    Wakes,
 }
 
 impl Measure {
@@ -29,23 +35,28 @@ impl Measure {
             Self::Acb => "acb",
             Self::ServerCpu => "acb_cpu_us_per_msg",
             Self::P99Ratio => "p99_ratio",
+            Self::AcbLeast => "acb_at_least",
+            Self::P99 => "acb_p99_us",
+            Self::Wakes => "acb_wakes_per_1000",
         }
     }
 
     /// Whether `value` keeps within `bound`.
     pub(crate) fn holds(self, value: f64, bound: f64) -> bool {
         match self {
-            Self::Ratio => value >= bound,
-            Self::Acb | Self::ServerCpu => value <= bound,
+            Self::Ratio | Self::AcbLeast => value >= bound,
+            Self::Acb | Self::ServerCpu | Self::Wakes => value <= bound,
             // "Lower" means lower: equal is not enough.
-            Self::P99Ratio => value < bound,
+            Self::P99Ratio | Self::P99 => value < bound,
         }
     }
 
     fn of(self, row: &ResultRow) -> Option<f64> {
         match self {
-            Self::Ratio => Some(row.ratio),
-            Self::Acb => Some(row.acb),
+            Self::Ratio => row.ratio,
+            Self::Acb | Self::AcbLeast => Some(row.acb),
+            Self::P99 => row.acb_p99_us,
+            Self::Wakes => row.acb_wakes_per_1000,
             Self::ServerCpu => Some(row.acb_cpu_us_per_msg),
             Self::P99Ratio => Some(row.acb_p99_us? / row.peer_p99_us?),
         }
@@ -70,9 +81,11 @@ const fn gate(case: &'static str, mode: Mode, peer: Peer, measure: Measure, floo
     Gate { case, mode, peer, measure, floor, goal }
 }
 
-use Measure::{Acb, P99Ratio, Ratio, ServerCpu};
+use Measure::{Acb, AcbLeast, P99, P99Ratio, Ratio, ServerCpu, Wakes};
 use Mode::{Synced, Written};
-use Peer::{NatsAlways, NatsCore, NatsDefault, NatsLean, RedisAlways};
+use Peer::{
+    Alone, NatsAlways, NatsCore, NatsDefault, NatsLean, NatsPyFetch, NatsPyPublishAsync, NatsPyPush, RedisAlways,
+};
 
 /// The bounds; the first of a row is its main one.
 pub(crate) static GATES: &[Gate] = &[
@@ -101,6 +114,19 @@ pub(crate) static GATES: &[Gate] = &[
     gate("request-reply-1x1", Written, NatsCore, Ratio, 0.9, 1.1),
     gate("request-reply-50x1", Written, NatsCore, Ratio, 0.75, 1.0),
     gate("idle-10k", Written, NatsCore, Acb, 64.0, 48.0),
+    gate("agents-50-open-loop", Written, NatsCore, P99, 5000.0, 5000.0),
+    gate("upload-1g", Synced, NatsDefault, Ratio, 2.0, 2.0),
+    gate("upload-1g", Synced, NatsDefault, AcbLeast, 250.0, 250.0),
+    gate("download-1g", Synced, NatsDefault, Ratio, 2.0, 2.0),
+    gate("download-1g", Synced, NatsDefault, AcbLeast, 250.0, 250.0),
+    gate("python-publish-256", Written, NatsPyPublishAsync, Ratio, 3.0, 6.0),
+    gate("python-publish-256", Written, NatsPyPublishAsync, Wakes, 20.0, 20.0),
+    gate("python-receive-256", Written, NatsPyPush, Ratio, 1.5, 3.0),
+    gate("python-receive-256", Written, NatsPyPush, Wakes, 20.0, 20.0),
+    gate("python-receive-256", Written, NatsPyFetch, Ratio, 6.0, 10.0),
+    gate("python-import", Written, Alone, Acb, 60.0, 60.0),
+    gate("python-upload-1g", Synced, Alone, AcbLeast, 250.0, 250.0),
+    gate("python-download-1g", Synced, Alone, AcbLeast, 250.0, 250.0),
 ];
 
 /// The bounds of a row.
@@ -146,7 +172,7 @@ mod tests {
     fn goals_are_not_below_floors() {
         for gate in GATES {
             let sane = match gate.measure {
-                Measure::Ratio => gate.goal >= gate.floor,
+                Measure::Ratio | Measure::AcbLeast => gate.goal >= gate.floor,
                 _ => gate.goal <= gate.floor,
             };
             assert!(sane, "{gate:?}");
@@ -186,6 +212,40 @@ mod tests {
         row.peer_p99_us = None;
         judge(&mut row);
         assert_eq!(row.pass, Some(false));
+    }
+
+    #[test]
+    fn a_transfer_must_be_fast_by_itself_and_a_missing_ratio_does_not_pass() {
+        let mut row = sample();
+        row.case = "upload-1g".into();
+        row.mode = Mode::Synced;
+        (row.acb, row.ratio) = (250.0, Some(2.0));
+        judge(&mut row);
+        assert_eq!(row.pass, Some(true), "{:?}", row.gates);
+        row.acb = 249.0;
+        judge(&mut row);
+        assert_eq!(row.pass, Some(false));
+        (row.acb, row.ratio) = (900.0, None);
+        judge(&mut row);
+        assert_eq!(row.pass, Some(false));
+    }
+
+    #[test]
+    fn fifty_agents_answer_within_5_ms_and_a_binding_wakes_seldom() {
+        let mut row = sample();
+        (row.case, row.peer, row.acb_p99_us) = ("agents-50-open-loop".into(), Peer::NatsCore, Some(5000.0));
+        judge(&mut row);
+        assert_eq!(row.pass, Some(false), "{:?}", row.gates);
+        row.acb_p99_us = Some(4999.0);
+        judge(&mut row);
+        assert_eq!(row.pass, Some(true), "{:?}", row.gates);
+        (row.case, row.peer) = ("python-publish-256".into(), Peer::NatsPyPublishAsync);
+        row.acb_wakes_per_1000 = Some(20.5);
+        judge(&mut row);
+        assert_eq!(row.pass, Some(false), "{:?}", row.gates);
+        row.acb_wakes_per_1000 = Some(20.0);
+        judge(&mut row);
+        assert_eq!(row.pass, Some(true), "{:?}", row.gates);
     }
 
     #[test]

@@ -19,6 +19,7 @@ mod cli;
 mod floors;
 mod load;
 mod machine;
+mod peer;
 mod peers;
 mod proc;
 mod record;

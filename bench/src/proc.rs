@@ -17,6 +17,7 @@ const TICK: Duration = Duration::from_millis(10);
 pub(crate) struct ProcessCpu {
     threads: Duration,
     whole: Duration,
+    children: Duration,
 }
 
 impl ProcessCpu {
@@ -31,16 +32,18 @@ impl ProcessCpu {
             }
         }
         let stat = fs::read_to_string(format!("{folder}/stat"))?;
-        let whole = TICK * stat_fields(&stat).map_or(0, |fields| fields.ticks);
-        Ok(Self { threads, whole })
+        let fields = stat_fields(&stat);
+        let whole = TICK * fields.as_ref().map_or(0, |fields| fields.ticks);
+        let children = TICK * fields.map_or(0, |fields| fields.children);
+        Ok(Self { threads, whole, children })
     }
 
-    /// CPU time used since an earlier reading of the same process.
+    /// CPU time used since an earlier reading of the same process, by it and by children that have ended meanwhile.
     pub(crate) fn since(self, earlier: Self) -> Duration {
         let threads = self.threads.saturating_sub(earlier.threads);
         // Two ticks of slack: `whole` is rounded down at both ends.
         let whole = self.whole.saturating_sub(earlier.whole).saturating_sub(TICK * 2);
-        threads.max(whole)
+        threads.max(whole) + self.children.saturating_sub(earlier.children)
     }
 }
 
@@ -103,16 +106,19 @@ const KTHREADD: u32 = 2;
 struct StatFields {
     parent: u32,
     ticks: u32,
+    children: u32,
 }
 
-/// Parent and user + system ticks out of `/proc/PID/stat`. The name in parentheses may hold anything, so the
+/// Parent and user + system ticks, own and of children that were waited for, out of `/proc/PID/stat`. The name in parentheses may hold anything, so the
 /// fields are counted from the last parenthesis.
 fn stat_fields(text: &str) -> Option<StatFields> {
     let (_, rest) = text.rsplit_once(')')?;
     let fields: Vec<&str> = rest.split_ascii_whitespace().collect();
     let user: u32 = fields.get(11)?.parse().ok()?;
     let system: u32 = fields.get(12)?.parse().ok()?;
-    Some(StatFields { parent: fields.get(1)?.parse().ok()?, ticks: user + system })
+    let child_user: u32 = fields.get(13)?.parse().ok()?;
+    let child_system: u32 = fields.get(14)?.parse().ok()?;
+    Some(StatFields { parent: fields.get(1)?.parse().ok()?, ticks: user + system, children: child_user + child_system })
 }
 
 /// Nanoseconds on a CPU out of `/proc/PID/task/TID/schedstat`.
@@ -173,7 +179,7 @@ mod tests {
     fn stat_is_parsed_past_a_name_with_spaces_and_parentheses() {
         let text = "42 (a b) c) S 7 42 42 0 -1 4194304 10 0 0 0 120 34 5 6 20 0 4 0 100 0 0";
         let fields = stat_fields(text).unwrap();
-        assert_eq!((fields.parent, fields.ticks), (7, 154));
+        assert_eq!((fields.parent, fields.ticks, fields.children), (7, 154, 11));
     }
 
     #[test]

@@ -20,7 +20,7 @@ pub(crate) struct LoadReport {
     pub(crate) form: Form,
     /// Open publishes or unacknowledged deliveries.
     pub(crate) window: usize,
-    /// The case's figure: a rate, or KiB per connection.
+    /// The case's figure, in its unit: a rate, KiB per connection, µs per operation, ms.
     pub(crate) value: f64,
     /// Messages published in the measured part (a backlog: before it).
     pub(crate) published: u64,
@@ -40,6 +40,9 @@ pub(crate) struct LoadReport {
     pub(crate) p50_us: Option<f64>,
     /// 99th percentile of latency in µs.
     pub(crate) p99_us: Option<f64>,
+    /// Wakes of a binding's event loop for a thousand messages.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) wakes_per_1000: Option<f64>,
     /// Cores that other processes used meanwhile.
     pub(crate) foreign_cores: f64,
     /// Cores that kernel threads used meanwhile.
@@ -65,7 +68,8 @@ pub(crate) struct RawRun<'a> {
 /// One bound of a row, with what came of it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct GateResult {
-    /// What is bounded: `ratio`, `acb`, `acb_cpu_us_per_msg`, `p99_ratio`.
+    /// What is bounded: `ratio`, `acb`, `acb_at_least`, `acb_cpu_us_per_msg`, `p99_ratio`, `acb_p99_us`,
+    /// `acb_wakes_per_1000`.
     pub(crate) measure: String,
     /// What was measured.
     pub(crate) value: f64,
@@ -90,22 +94,22 @@ pub(crate) struct ResultRow {
     pub(crate) acb: f64,
     /// Against whom.
     pub(crate) peer: Peer,
-    /// Median of the peer's, in `unit`.
-    pub(crate) peer_value: f64,
+    /// Median of the peer's, in `unit`; absent, as all of the peer's, where ours stands alone.
+    pub(crate) peer_value: Option<f64>,
     /// Median of the pairwise ratios, ours / peer.
-    pub(crate) ratio: f64,
+    pub(crate) ratio: Option<f64>,
     /// Unit of `acb` and `peer_value`.
     pub(crate) unit: String,
     /// Median server CPU of ours.
     pub(crate) acb_cpu_us_per_msg: f64,
     /// Median server CPU of the peer.
-    pub(crate) peer_cpu_us_per_msg: f64,
+    pub(crate) peer_cpu_us_per_msg: Option<f64>,
     /// Median client CPU of ours.
     pub(crate) acb_client_cpu_us_per_msg: f64,
     /// Median client CPU of the peer.
-    pub(crate) peer_client_cpu_us_per_msg: f64,
+    pub(crate) peer_client_cpu_us_per_msg: Option<f64>,
     /// Smallest and largest pairwise ratio.
-    pub(crate) spread: [f64; 2],
+    pub(crate) spread: Option<[f64; 2]>,
     /// Window, the same on both sides.
     pub(crate) windows: String,
     /// Acknowledgements, the same on both sides.
@@ -116,6 +120,9 @@ pub(crate) struct ResultRow {
     pub(crate) acb_p50_us: Option<f64>,
     /// Median of the runs' 99th percentiles, µs.
     pub(crate) acb_p99_us: Option<f64>,
+    /// Median wakes of our binding's event loop for a thousand messages.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) acb_wakes_per_1000: Option<f64>,
     /// The same of the peer.
     pub(crate) peer_p50_us: Option<f64>,
     /// The same of the peer.
@@ -190,19 +197,20 @@ pub(crate) mod tests {
             mode: Mode::Written,
             acb: 3_300_000.0,
             peer: Peer::NatsDefault,
-            peer_value: 194_000.0,
-            ratio: 17.0,
+            peer_value: Some(194_000.0),
+            ratio: Some(17.0),
             unit: "msg/s".into(),
             acb_cpu_us_per_msg: 0.22,
-            peer_cpu_us_per_msg: 4.9,
+            peer_cpu_us_per_msg: Some(4.9),
             acb_client_cpu_us_per_msg: 0.26,
-            peer_client_cpu_us_per_msg: 2.6,
-            spread: [15.0, 17.5],
+            peer_client_cpu_us_per_msg: Some(2.6),
+            spread: Some([15.0, 17.5]),
             windows: "512 open".into(),
             acks: "each publish acked".into(),
             durability: "written | after write(), fsync every 2 min".into(),
             acb_p50_us: Some(114.0),
             acb_p99_us: Some(566.0),
+            acb_wakes_per_1000: None,
             peer_p50_us: Some(2100.0),
             peer_p99_us: Some(4500.0),
             floor: Some(5.0),
@@ -265,6 +273,7 @@ pub(crate) mod tests {
             client_cpu_us: 1.0,
             p50_us: None,
             p99_us: None,
+            wakes_per_1000: None,
             foreign_cores: 0.0,
             kernel_cores: 0.0,
             steal_cores: 0.0,

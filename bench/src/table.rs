@@ -5,7 +5,7 @@ use std::{fmt::Write as _, fs, path::Path};
 use anyhow::{Context as _, Result};
 
 use crate::{
-    case::Row,
+    case::{Peer, Row},
     floors::gates,
     machine::Machine,
     record::{GateResult, LoadReport, ResultRow},
@@ -84,6 +84,9 @@ fn verdict(row: &ResultRow) -> &'static str {
 fn bound(row: &ResultRow) -> String {
     let one = |gate: &GateResult| match gate.measure.as_str() {
         "ratio" => format!("{}x / {}x", gate.floor, gate.goal),
+        "acb_at_least" => format!("≥ {} / {} {}", gate.floor, gate.goal, row.unit),
+        "acb_p99_us" => format!("p99 < {}", latency(gate.floor)),
+        "acb_wakes_per_1000" => format!("≤ {} wakes in 1,000", gate.floor),
         "acb_cpu_us_per_msg" => format!("server ≤ {} / {} µs", gate.floor, gate.goal),
         "p99_ratio" => "lower p99".to_owned(),
         _ => format!("≤ {} / {} {}", gate.floor, gate.goal, row.unit),
@@ -102,32 +105,63 @@ pub(crate) fn markdown(rows: &[ResultRow]) -> String {
         let side = |value: f64, server: f64, client: f64, p50, p99| {
             format!("**{}** {}; {}+{}; {}", short(value), row.unit, digits(server), digits(client), latencies(p50, p99))
         };
-        let peer = side(
-            row.peer_value,
-            row.peer_cpu_us_per_msg,
-            row.peer_client_cpu_us_per_msg,
-            row.peer_p50_us,
-            row.peer_p99_us,
+        let cpu = |value: Option<f64>| value.unwrap_or(0.0);
+        let peer = row.peer_value.map_or_else(
+            || "-".to_owned(),
+            |value| {
+                let (server, client) = (cpu(row.peer_cpu_us_per_msg), cpu(row.peer_client_cpu_us_per_msg));
+                side(value, server, client, row.peer_p50_us, row.peer_p99_us)
+            },
         );
-        let ours = side(row.acb, row.acb_cpu_us_per_msg, row.acb_client_cpu_us_per_msg, row.acb_p50_us, row.acb_p99_us);
+        let mut ours =
+            side(row.acb, row.acb_cpu_us_per_msg, row.acb_client_cpu_us_per_msg, row.acb_p50_us, row.acb_p99_us);
+        if let Some(wakes) = row.acb_wakes_per_1000 {
+            let _ = write!(ours, "; {} wakes in 1,000", digits(wakes));
+        }
+        let ratio = match (row.ratio, row.spread) {
+            (Some(ratio), Some([low, high])) => format!("**{}** [{}–{}]", digits(ratio), digits(low), digits(high)),
+            _ => "-".to_owned(),
+        };
         // A String takes whatever is written to it.
         let _ = writeln!(
             text,
-            "| `{}` | {} | {}; {}; {} | `{}` | {peer} | {ours} | **{}** [{}–{}] | {} | {} |",
+            "| `{}` | {} | {}; {}; {} | `{}` | {peer} | {ours} | {ratio} | {} | {} |",
             row.case,
             row.mode.name(),
             row.windows,
             row.acks,
             row.durability.replace('|', "\\|"),
             row.peer.name(),
-            digits(row.ratio),
-            digits(row.spread[0]),
-            digits(row.spread[1]),
             bound(row),
             verdict(row),
         );
     }
     text
+}
+
+/// What a Python operation costs above the same one of the Rust core, and the share of the core's rate that is left.
+/// Empty when no row tells of it.
+fn border(rows: &[ResultRow]) -> String {
+    let mut text = String::new();
+    for row in rows.iter().filter(|row| row.peer == Peer::RustCore) {
+        let Some(core) = row.peer_value else { continue };
+        let (python, core, difference) = if row.unit == "µs/op" {
+            (format!("{} µs", digits(row.acb)), format!("{} µs", digits(core)), digits(row.acb - core))
+        } else {
+            let each = |rate: f64| 1e6 / rate;
+            let share =
+                format!("{} ({:.0} % of the core's rate)", digits(each(row.acb) - each(core)), row.acb / core * 100.0);
+            (format!("{} {}", short(row.acb), row.unit), format!("{} {}", short(core), row.unit), share)
+        };
+        let _ = writeln!(text, "| `{}` | {} | {python} | {core} | {difference} |", row.case, row.windows);
+    }
+    if text.is_empty() {
+        return text;
+    }
+    format!(
+        "\nThe border: Python over the Rust core, medians of the same runs.\n\n\
+         | case | in flight | Python | Rust core | border, µs per operation |\n|---|---|---|---|---|\n{text}"
+    )
 }
 
 /// Machine, versions and table, as they stand in the document.
@@ -157,7 +191,7 @@ pub(crate) fn results_part(machine: &Machine, rows: &[ResultRow]) -> String {
         "\n{passed} of {judged} rows with floors pass. {disturbed} kept runs had other processes beside them \
          (over 0.25 core, after three attempts).\n"
     );
-    text + &markdown(rows)
+    text + &markdown(rows) + &border(rows)
 }
 
 /// Puts the results into the document, keeping what stands around them; a missing document is begun.
@@ -216,9 +250,33 @@ mod tests {
     }
 
     #[test]
+    fn ours_alone_has_no_ratio_and_all_columns() {
+        let mut row = sample();
+        (row.peer, row.peer_value, row.ratio, row.spread) = (Peer::Alone, None, None, None);
+        judge(&mut row);
+        let text = markdown(&[row]);
+        assert!(text.contains("| `alone` | - | **3.30M** msg/s;"), "{text}");
+        assert!(text.ends_with("| - | - | - |\n"), "{text}");
+    }
+
+    #[test]
+    fn the_border_is_what_python_costs_above_the_core() {
+        let mut row = sample();
+        (row.peer, row.unit, row.case) = (Peer::RustCore, "µs/op".into(), "python-border-10".into());
+        (row.acb, row.peer_value) = (14.0, Some(11.5));
+        let mut rate = row.clone();
+        (rate.unit, rate.case) = ("msg/s".into(), "python-publish-256".into());
+        (rate.acb, rate.peer_value) = (250_000.0, Some(1_000_000.0));
+        let text = border(&[row, rate]);
+        assert!(text.contains("| 14.0 µs | 11.5 µs | 2.50 |"), "{text}");
+        assert!(text.contains("| 250k msg/s | 1.00M msg/s | 3.00 (25 % of the core's rate) |"), "{text}");
+        assert_eq!(border(&[sample()]), "");
+    }
+
+    #[test]
     fn a_failed_floor_is_said() {
         let mut row = sample();
-        row.ratio = 4.9;
+        row.ratio = Some(4.9);
         judge(&mut row);
         assert!(markdown(&[row]).contains("**below floor**"));
     }

@@ -6,9 +6,10 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::command::{
     admin::AdminCommand, agents::AgentsCommand, bench::BenchArgs, completions::CompletionsArgs,
-    dead_letters::DeadLettersCommand, login::LoginArgs, profiles::ProfilesCommand, publish::PublishArgs,
-    reply::ReplyArgs, request::RequestArgs, send::SendArgs, status::StatusArgs, subscribe::SubscribeArgs,
-    subscriptions::SubscriptionsCommand,
+    contexts::ContextsCommand, dead_letters::DeadLettersCommand, download::DownloadArgs, groups::GroupsCommand,
+    login::LoginArgs, profiles::ProfilesCommand, publish::PublishArgs, reply::ReplyArgs, request::RequestArgs,
+    send::SendArgs, status::StatusArgs, subscribe::SubscribeArgs, subscriptions::SubscriptionsCommand,
+    upload::UploadArgs,
 };
 
 const AFTER: &str = "\
@@ -90,12 +91,22 @@ pub(crate) enum Command {
     /// Who is on the bus.
     #[command(subcommand)]
     Agents(AgentsCommand),
+    /// What agents share: versioned documents with an owner and an audience.
+    #[command(subcommand, visible_alias = "ctx")]
+    Contexts(ContextsCommand),
+    /// Groups of agents that contexts are shared with.
+    #[command(subcommand)]
+    Groups(GroupsCommand),
     /// Durable subscriptions.
     #[command(subcommand, visible_alias = "subs")]
     Subscriptions(SubscriptionsCommand),
     /// Messages that a subscription gave up on.
     #[command(subcommand, visible_alias = "dlq")]
     DeadLetters(DeadLettersCommand),
+    /// Uploads a file as a context, in chunks. Interrupted, the same command again goes on.
+    Upload(UploadArgs),
+    /// Downloads a context to a file. Interrupted, the same command again goes on.
+    Download(DownloadArgs),
     /// How the server is, or where a message stands.
     Status(StatusArgs),
     /// Measures this bus from here: publishes and consumes for a while.

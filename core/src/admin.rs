@@ -118,6 +118,10 @@ impl Admin {
         Self { core }
     }
 
+    pub(crate) fn core(&self) -> &Handle {
+        &self.core
+    }
+
     /// Makes a tenant with its logs.
     ///
     /// # Errors

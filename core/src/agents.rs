@@ -11,6 +11,7 @@ use acb_proto::v1::agent_registry_client::AgentRegistryClient;
 use acb_types::{AgentId, Timestamp, limits};
 
 use crate::{
+    agent_watch::AgentWatchBuilder,
     client::Handle,
     connection::{Core, Registration},
     convert,
@@ -113,6 +114,61 @@ impl AgentStatus {
     }
 }
 
+/// How surely an agent is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum AgentPresence {
+    /// A live stream, or a heartbeat within 15 s.
+    Active,
+    /// Its last stream ended, or a heartbeat is late; it has until 30 s after it was heard of last.
+    Suspect,
+    /// Not heard of for 30 s.
+    Offline,
+    /// Not heard of since it registered, or since the server started.
+    Unknown,
+    /// Offline for 24 h. It stays registered, and what is sent to it is kept.
+    Expired,
+}
+
+impl AgentPresence {
+    /// Its name in text.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Active => "active",
+            Self::Suspect => "suspect",
+            Self::Offline => "offline",
+            Self::Unknown => "unknown",
+            Self::Expired => "expired",
+        }
+    }
+}
+
+/// What an agent says that it is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum AgentActivity {
+    /// Ready for work.
+    Idle,
+    /// At work.
+    Busy,
+    /// At work that waits for others.
+    Waiting,
+    /// Cannot go on without help.
+    Blocked,
+}
+
+impl AgentActivity {
+    /// Its name in text.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Idle => "idle",
+            Self::Busy => "busy",
+            Self::Waiting => "waiting",
+            Self::Blocked => "blocked",
+        }
+    }
+}
+
 /// An agent as the bus knows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -123,6 +179,12 @@ pub struct Agent {
     pub incarnation: u64,
     /// Whether it was there when it was asked for.
     pub status: AgentStatus,
+    /// How surely it was there then.
+    pub presence: AgentPresence,
+    /// What it said that it is doing; `None` when it says nothing, or its word was too old.
+    pub activity: Option<AgentActivity>,
+    /// Until when that holds.
+    pub activity_until: Timestamp,
     /// When it registered first.
     pub registered_at: Timestamp,
     /// When it changed last.
@@ -225,6 +287,39 @@ impl Agents {
             return Err(Error::new(crate::ErrorCode::AgentNotFound, "agents.heartbeat", text));
         };
         heartbeat(&self.core, &registration).await
+    }
+
+    /// Says what the registered agent is doing, for one minute unless it is said again. It is a heartbeat, too.
+    ///
+    /// # Errors
+    /// As [`Self::heartbeat`].
+    pub async fn set_activity(&self, activity: AgentActivity) -> Result<()> {
+        self.set_activity_for(activity, limits::ACTIVITY_TTL).await
+    }
+
+    /// As [`Self::set_activity`], for a span of 1 s to 1 h.
+    ///
+    /// # Errors
+    /// As [`Self::heartbeat`], and `invalid_argument` for another span.
+    pub async fn set_activity_for(&self, activity: AgentActivity, span: Duration) -> Result<()> {
+        let operation = "agents.set_activity";
+        let Some(registration) = self.core.registration() else {
+            let text = "this client registered no agent";
+            return Err(Error::new(crate::ErrorCode::AgentNotFound, operation, text));
+        };
+        let request = convert::activity(&registration.agent_id, registration.incarnation, activity, span);
+        self.core
+            .call(operation, Safety::Idempotent, request, |to, request| async move {
+                AgentRegistryClient::with_origin(to.channel, to.origin).heartbeat(request).await
+            })
+            .await?;
+        Ok(())
+    }
+
+    /// Watches agents: who is there, then who comes, changes and leaves, and presence and activity as they change, over any
+    /// number of broken connections.
+    pub fn watch(&self) -> AgentWatchBuilder {
+        AgentWatchBuilder::new(self.core.clone())
     }
 
     /// Starts a search. All conditions must hold.

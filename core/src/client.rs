@@ -7,12 +7,14 @@ use crate::{
     agents::Agents,
     auth::Auth,
     connection::{Core, Events},
+    contexts::Contexts,
     credentials::Identity,
     dead_letters::DeadLetters,
     error::{Error, Result},
     health::Health,
     messages::Messages,
     options::{ClientBuilder, Options},
+    streams::Streams,
     subscribe::SubscribeBuilder,
     subscriptions::Subscriptions,
 };
@@ -106,12 +108,22 @@ impl Client {
         DeadLetters::new(self.core.clone())
     }
 
+    /// Contents of any size: uploads and downloads.
+    pub fn streams(&self) -> Streams {
+        Streams::new(self.core.clone())
+    }
+
     /// The client's own tokens.
     pub fn auth(&self) -> Auth {
         Auth::new(self.core.clone())
     }
 
-    /// Tenants, keys and secrets; for admins.
+    /// Contexts: share, get, update, watch.
+    pub fn contexts(&self) -> Contexts {
+        Contexts::new(self.core.clone())
+    }
+
+    /// Tenants, keys, secrets and groups; for admins.
     pub fn admin(&self) -> Admin {
         Admin::new(self.core.clone())
     }

@@ -43,15 +43,18 @@
 //! None yet: gRPC is the transport, TLS is rustls with aws-lc-rs.
 
 mod admin;
+mod agent_watch;
 mod agents;
 mod auth;
 mod client;
 mod connection;
 mod consume;
+mod contexts;
 mod convert;
 mod credentials;
 mod dead_letters;
 mod error;
+mod groups;
 mod health;
 mod idempotency;
 mod message;
@@ -60,14 +63,17 @@ pub mod options;
 mod pages;
 mod publish;
 pub mod retry;
+mod streams;
 mod subscribe;
 mod subscriptions;
 mod tasks;
 mod time;
 pub mod transport;
+mod within;
 
 pub use acb_types::{
-    Attributes, ClassId, Durability, Envelope, MessageId, MessageKind, Priority, Timestamp,
+    Attributes, ClassId, ContextId, Durability, Envelope, MessageId, MessageKind, Priority, Sha256Digest, StreamId,
+    Timestamp,
     batch::{DeadLetterPolicy, StartAt},
     limits,
 };
@@ -75,16 +81,25 @@ pub use bytes::Bytes;
 
 pub use crate::{
     admin::{Admin, CreatedKey, EnrolmentKey, KeySpec, Tenant},
-    agents::{Agent, AgentCapability, AgentSpec, AgentStatus, Agents, DiscoverBuilder, RegisterBuilder, UpdateBuilder},
+    agent_watch::{AgentEvent, AgentWatch, AgentWatchBuilder},
+    agents::{
+        Agent, AgentActivity, AgentCapability, AgentPresence, AgentSpec, AgentStatus, Agents, DiscoverBuilder,
+        RegisterBuilder, UpdateBuilder,
+    },
     auth::Auth,
     client::Client,
     connection::{Event, Events},
+    contexts::{
+        Context, ContextAccess, ContextEvent, ContextPage, ContextScope, ContextWatch, Contexts, DeleteBuilder,
+        GetBuilder, ListBuilder, ShareBuilder, SharedContext, UpdateContextBuilder, UpdatedContext, WatchBuilder,
+    },
     credentials::{Credentials, Identity, Tokens},
     dead_letters::{DeadLetter, DeadLetters},
     error::{Error, ErrorCode, ErrorKind, Result, Retry},
+    groups::{Group, GroupMember},
     health::Health,
     idempotency::IdempotencyKey,
-    message::Message,
+    message::{KeptLease, Message},
     messages::{
         DeliveryState, MessageStatus, Messages, PublishBuilder, Publisher, PublisherBuilder, Reply, RequestBuilder,
         SubscriptionStatus, TryPublishError,
@@ -93,7 +108,9 @@ pub use crate::{
     pages::{Page, Pages},
     publish::{Published, Receipt},
     retry::RetryPolicy,
+    streams::{DownloadBuilder, Downloaded, Progress, ProgressFn, Streams, UploadBuilder, UploadStatus, Uploaded},
     subscribe::{Gap, SubscribeBuilder, Subscription},
     subscriptions::{CreatedSubscription, SpecParts, SubscriptionInfo, SubscriptionSpec, Subscriptions},
     transport::{Dialer, Endpoint, TcpDialer, tls::TlsOptions},
+    within::within,
 };

@@ -16,6 +16,7 @@ use crate::{
     error::{Error, ErrorCode, Result},
     messages::PublishBuilder,
     transport::wire::{Run, Value, read_field},
+    within::timeout_or,
 };
 
 mod field {
@@ -264,7 +265,7 @@ impl Message {
         let (answer, answered) = oneshot::channel();
         let consumer = &self.frame.consumer;
         consumer.finish(|s| s.ack_confirmed(self.seq, self.frame.lease, answer))?;
-        let timeout = consumer.core().options().request_timeout;
+        let timeout = timeout_or(consumer.core().options().request_timeout);
         match tokio::time::timeout(timeout, answered).await {
             Ok(Ok(result)) => result,
             Ok(Err(_)) => Err(Error::closed("message.ack_confirmed")),
@@ -325,16 +326,34 @@ impl Message {
         Ok(PublishBuilder::reply(core, Text::from(reply_to), self.correlation_id(), payload.into()))
     }
 
-    pub(crate) fn hold(&self) {
+    /// Renews its lease from now on: until it is settled, or the guard is dropped, or 12 hours are over. For handlers
+    /// that run outside of [`Subscription::for_each`](crate::Subscription::for_each), which does this by itself.
+    pub fn keep_lease(&self) -> KeptLease {
         self.frame.consumer.hold(self.seq);
+        KeptLease(self.clone())
+    }
+}
+
+/// A lease that is renewed as long as this lives. Made by [`Message::keep_lease`].
+#[derive(Debug)]
+#[must_use = "the lease is renewed until the guard is dropped"]
+pub struct KeptLease(Message);
+
+impl KeptLease {
+    /// Whether the lease is still kept: the message was neither settled nor lost since.
+    pub fn is_kept(&self) -> bool {
+        self.0.frame.consumer.is_held(self.0.seq)
     }
 
-    pub(crate) fn is_held(&self) -> bool {
-        self.frame.consumer.is_held(self.seq)
+    /// The message.
+    pub fn message(&self) -> &Message {
+        &self.0
     }
+}
 
-    pub(crate) fn let_go(&self) {
-        self.frame.consumer.let_go(self.seq);
+impl Drop for KeptLease {
+    fn drop(&mut self) {
+        self.0.frame.consumer.let_go(self.0.seq);
     }
 }
 

@@ -333,6 +333,12 @@ impl Subscription {
         outcome
     }
 
+    /// Renews the leases of messages that wait here to be taken, from now on: for those who handle them outside of
+    /// [`Self::for_each`], which does this by itself. What was taken is renewed by [`Message::keep_lease`].
+    pub fn keep_leases(&self) {
+        self.consumer.keep_leases();
+    }
+
     /// Leaves: settlements are sent, unsettled messages go back to the bus. The same as dropping it.
     pub fn close(self) {}
 }
@@ -344,31 +350,21 @@ where
     Fut: Future<Output = Result<(), E>>,
     E: std::fmt::Display,
 {
-    message.hold();
-    let held = Held(message.clone());
+    let held = message.keep_lease();
     let running = handler(message);
     async move {
         let result = running.await;
-        if !held.0.is_held() {
+        if !held.is_kept() {
             // The handler settled it itself, or its lease is lost.
             return;
         }
         let settled = match result {
-            Ok(()) => held.0.ack(),
-            Err(error) => held.0.nack(None, error.to_string()),
+            Ok(()) => held.message().ack(),
+            Err(error) => held.message().nack(None, error.to_string()),
         };
         if let Err(error) = settled {
-            tracing::debug!(id = %held.0.id(), %error, "a handled message could not be settled");
+            tracing::debug!(id = %held.message().id(), %error, "a handled message could not be settled");
         }
-    }
-}
-
-/// Lets a lease run out again when its handler is dropped.
-struct Held(Message);
-
-impl Drop for Held {
-    fn drop(&mut self) {
-        self.0.let_go();
     }
 }
 

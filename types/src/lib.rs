@@ -7,6 +7,7 @@
 
 pub mod attributes;
 pub mod batch;
+pub mod digest;
 pub mod envelope;
 pub mod error_code;
 pub mod frame;
@@ -14,12 +15,17 @@ pub mod id;
 pub mod limits;
 pub mod name;
 pub mod position;
+pub mod stream;
 pub mod time;
 
 pub use attributes::Attributes;
+pub use digest::Sha256Digest;
 pub use envelope::{Durability, Envelope, MessageKind, Priority};
 pub use error_code::{ErrorCode, ErrorKind};
-pub use id::{AgentId, CredentialId, Incarnation, ProducerKey, SubscriptionId, TenantId};
+pub use id::{
+    AgentId, ContextId, ContextKey, CredentialId, GroupName, Incarnation, ProducerKey, SubscriptionId, TenantId,
+};
 pub use name::{Capability, InvalidName, SubscriptionName, Topic, TopicFilter};
 pub use position::{ClassId, Epoch, MessageId, PartitionId, PartitionNo, Seq};
+pub use stream::StreamId;
 pub use time::{Now, Timestamp};

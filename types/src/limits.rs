@@ -107,6 +107,18 @@ pub const SUBSCRIPTIONS_MAX: usize = 10_000;
 pub const SESSION_GRACE: Duration = Duration::from_secs(10);
 /// How long an agent counts as there after its last stream ended or its last heartbeat came.
 pub const PRESENCE_GRACE: Duration = Duration::from_secs(30);
+/// How long an agent without a stream counts as active after its last heartbeat.
+pub const PRESENCE_ACTIVE: Duration = Duration::from_secs(15);
+/// How long an agent is offline before it is expired.
+pub const PRESENCE_EXPIRY: Duration = Duration::from_hours(24);
+/// How long an agent's word about its activity holds when it does not say.
+pub const ACTIVITY_TTL: Duration = Duration::from_mins(1);
+/// Shortest that it may say.
+pub const ACTIVITY_TTL_MIN: Duration = Duration::from_secs(1);
+/// Longest that it may say.
+pub const ACTIVITY_TTL_MAX: Duration = Duration::from_hours(1);
+/// Changes of presence that wait for a watch; one that is slower is sent everybody's presence anew.
+pub const PRESENCE_CHANGES_WAITING: usize = 4096;
 /// After this a heartbeat is due.
 pub const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(10);
 /// Longest time until a plain ack is on disk.
@@ -135,8 +147,34 @@ pub const CALLS_PER_MINUTE: u32 = 1000;
 
 /// Largest payload of a context that is not streamed.
 pub const CONTEXT_INLINE_BYTES_MAX: usize = 1_048_576;
+/// Largest payload that stands in a context's row; above it the row names a blob.
+pub const CONTEXT_INLINE_ROW_BYTES: usize = 16 * 1024;
 /// Revisions of a context that are kept.
 pub const CONTEXT_HISTORY: u32 = 64;
+/// Most contexts of a tenant.
+pub const CONTEXTS_MAX: u64 = 1_000_000;
+/// Longest life that a context can be given; none at all is for ever.
+pub const CONTEXT_TTL_MAX: Duration = Duration::from_hours(100 * 365 * 24);
+/// How long the marker of a deleted or expired context is kept, and its history with it.
+pub const CONTEXT_MARKER_TTL: Duration = Duration::from_hours(24);
+/// Most groups that one context is for, and most agents that one context is shared with.
+pub const CONTEXT_AUDIENCE_MAX: usize = 64;
+/// Newest changes of a tenant that are kept for those who resume a watch.
+pub const CHANGES_KEPT: u64 = 100_000;
+/// Open watches of one agent.
+pub const WATCHES_PER_AGENT_MAX: usize = 64;
+/// Changes that a watch may be behind before it is ended with `slow_down`.
+pub const WATCH_BEHIND_MAX: u64 = 50_000;
+/// Longest time between two frames of a watch.
+pub const WATCH_HEARTBEAT: Duration = Duration::from_secs(10);
+/// Most groups of a tenant.
+pub const TENANT_GROUPS_MAX: u64 = 1000;
+/// Most agents of a group.
+pub const GROUP_MEMBERS_MAX: u32 = 10_000;
+/// Most agents that one call puts into a group or takes out of it.
+pub const GROUP_MEMBERS_PER_CALL_MAX: usize = 500;
+/// Most groups that one agent is in.
+pub const MEMBERSHIPS_MAX: usize = 256;
 /// Longest key of a context.
 pub const CONTEXT_KEY_BYTES_MAX: usize = 512;
 /// Most labels of a context.
@@ -337,6 +375,22 @@ pub const TABLE: &[Limit] = &[
         "How long an agent counts as online after its last stream ended or its last heartbeat came.",
     ),
     time(
+        "presence_active",
+        fixed_time(PRESENCE_ACTIVE),
+        "How long an agent without a stream counts as active after a heartbeat.",
+    ),
+    time("presence_expiry", fixed_time(PRESENCE_EXPIRY), "How long an agent is offline before it is expired."),
+    time(
+        "activity_ttl",
+        [ACTIVITY_TTL, ACTIVITY_TTL_MIN, ACTIVITY_TTL_MAX],
+        "How long an agent's word about what it is doing holds.",
+    ),
+    count(
+        "presence_changes_waiting",
+        fixed(PRESENCE_CHANGES_WAITING),
+        "Changes of presence that wait for a watch. One that is slower is sent everybody's presence anew.",
+    ),
+    time(
         "heartbeat_interval",
         fixed_time(HEARTBEAT_INTERVAL),
         "When the next heartbeat of an agent without a stream is due.",
@@ -367,7 +421,7 @@ pub const TABLE: &[Limit] = &[
     bytes("endpoint_bytes", fixed(ENDPOINT_BYTES_MAX), "Endpoint of an agent."),
     count("capabilities", fixed(CAPABILITIES_MAX), "Capabilities of an agent."),
     bytes("schema_bytes", fixed(SCHEMA_BYTES_MAX), "Input or output schema of a capability."),
-    count("groups", fixed(GROUPS_MAX), "Groups of an agent."),
+    count("groups", fixed(GROUPS_MAX), "Groups that an agent says of itself."),
     count("metadata", fixed(METADATA_MAX), "Metadata entries of an agent or a context."),
     bytes("metadata_bytes", fixed(METADATA_BYTES_MAX), "Metadata of an agent or a context, names and values together."),
     time("access_token_ttl", [ACCESS_TOKEN_TTL, MINUTE, DAY], "Life of an access token."),
@@ -396,7 +450,49 @@ pub const TABLE: &[Limit] = &[
         fixed(CONTEXT_INLINE_BYTES_MAX),
         "Payload of a context that is not streamed. Above it: `context_too_large`.",
     ),
-    bytes("context_key_bytes", fixed(CONTEXT_KEY_BYTES_MAX), "Key of a context."),
+    bytes(
+        "context_inline_row_bytes",
+        fixed(CONTEXT_INLINE_ROW_BYTES),
+        "Payload of a context that stands in its row. Larger ones are blobs, named by their digest.",
+    ),
+    bytes("context_key_bytes", fixed(CONTEXT_KEY_BYTES_MAX), "Key of a context. Above it: `invalid_name`."),
+    count("contexts", fixed(CONTEXTS_MAX as usize), "Contexts of a tenant. Above it: `context_limit`."),
+    time(
+        "context_ttl",
+        [Duration::ZERO, Duration::ZERO, CONTEXT_TTL_MAX],
+        "Life of a context; 0 is for ever. Above it: `invalid_argument`.",
+    ),
+    time(
+        "context_marker_ttl",
+        fixed_time(CONTEXT_MARKER_TTL),
+        "How long the marker and the history of a deleted or expired context are kept.",
+    ),
+    count(
+        "context_audience",
+        fixed(CONTEXT_AUDIENCE_MAX),
+        "Groups that a context is for, or agents that it is shared with. Above it: `field_too_large`.",
+    ),
+    count(
+        "changes_kept",
+        fixed(CHANGES_KEPT as usize),
+        "Newest changes of a tenant. A watch that resumes from before them: `revision_gap`.",
+    ),
+    count("watches_per_agent", fixed(WATCHES_PER_AGENT_MAX), "Open watches of an agent. Above it: `too_many_streams`."),
+    count(
+        "watch_behind",
+        fixed(WATCH_BEHIND_MAX as usize),
+        "Changes that a watch may be behind. Above it: `slow_down`.",
+    ),
+    time("watch_heartbeat", fixed_time(WATCH_HEARTBEAT), "Longest time between two frames of a watch."),
+    count("tenant_groups", fixed(TENANT_GROUPS_MAX as usize), "Groups of a tenant. Above it: `group_limit`."),
+    bytes("group_name_bytes", fixed(crate::id::GROUP_NAME_BYTES_MAX), "A group's name."),
+    count("group_members", fixed(GROUP_MEMBERS_MAX as usize), "Agents of a group. Above it: `group_limit`."),
+    count(
+        "group_members_per_call",
+        fixed(GROUP_MEMBERS_PER_CALL_MAX),
+        "Agents that one call puts into a group or takes out of it. Above it: `field_too_large`.",
+    ),
+    count("memberships", fixed(MEMBERSHIPS_MAX), "Groups that an agent is in. Above it: `group_limit`."),
     count(
         "context_history",
         [CONTEXT_HISTORY as u64, 1, CONTEXT_HISTORY as u64],

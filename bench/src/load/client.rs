@@ -48,6 +48,12 @@ pub(crate) trait Request: Send + 'static {
     fn request(&mut self, payload: Bytes) -> impl Future<Output = Result<Bytes>> + Send;
 }
 
+/// An agent among others that it can ask, with a connection of its own.
+pub(crate) trait Ask: Send + Sync + 'static {
+    /// Asks the agent of this number and waits for the reply's payload.
+    fn ask(&self, agent: usize, payload: Bytes) -> impl Future<Output = Result<Bytes>> + Send;
+}
+
 /// The first bytes of a checked payload: the message's number, then the moment it was published in ns after
 /// the run's start (0: not sampled).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -42,6 +42,7 @@ where
         delivered: count,
         counted: count,
         value: None,
+        wakes: None,
         latencies: Latencies::new(),
         measured,
     })
@@ -102,7 +103,7 @@ pub(crate) async fn live<P: Publish, R: Receive>(plan: &Plan, publisher: P, rece
     publishing?;
     let acked = acks.finish().await?;
     let measured = meter.stop()?;
-    Ok(Outcome { published, acked, delivered, counted: delivered, value: None, latencies, measured })
+    Ok(Outcome { published, acked, delivered, counted: delivered, value: None, wakes: None, latencies, measured })
 }
 
 /// Reads until the last message and until its acks are held.

@@ -52,6 +52,7 @@ where
         delivered: 0,
         counted: connections as u64,
         value: Some(after.saturating_sub(before) as f64 / connections as f64),
+        wakes: None,
         latencies: Latencies::new(),
         measured,
     })

@@ -11,6 +11,7 @@ use crate::proc::{MachineCpu, ProcessCpu};
 #[derive(Debug)]
 pub(crate) struct Meter {
     server_pid: u32,
+    client_pid: Option<u32>,
     machine: MachineCpu,
     server: ProcessCpu,
     client: ProcessCpu,
@@ -24,7 +25,7 @@ pub(crate) struct Measured {
     pub(crate) elapsed: Duration,
     /// CPU of the server process.
     pub(crate) server_cpu: Duration,
-    /// CPU of this process.
+    /// CPU of the client's process.
     pub(crate) client_cpu: Duration,
     /// Cores used by processes that are neither.
     pub(crate) foreign_cores: f64,
@@ -38,10 +39,15 @@ impl Meter {
     /// Starts measuring. The clock is read last, and first in [`Meter::stop`]: reading `/proc` takes
     /// milliseconds that belong to neither side.
     pub(crate) fn start(server_pid: u32) -> Result<Self> {
+        Self::start_for(server_pid, None)
+    }
+
+    /// The same with another process as the client; `None` is this one.
+    pub(crate) fn start_for(server_pid: u32, client_pid: Option<u32>) -> Result<Self> {
         let machine = MachineCpu::read()?;
         let server = ProcessCpu::read(Some(server_pid))?;
-        let client = ProcessCpu::read(None)?;
-        Ok(Self { server_pid, machine, server, client, started: Instant::now() })
+        let client = ProcessCpu::read(client_pid)?;
+        Ok(Self { server_pid, client_pid, machine, server, client, started: Instant::now() })
     }
 
     /// When it started.
@@ -52,7 +58,7 @@ impl Meter {
     /// Ends the measurement.
     pub(crate) fn stop(self) -> Result<Measured> {
         let elapsed = self.started.elapsed();
-        let client_cpu = ProcessCpu::read(None)?.since(self.client);
+        let client_cpu = ProcessCpu::read(self.client_pid)?.since(self.client);
         let server_cpu = ProcessCpu::read(Some(self.server_pid))?.since(self.server);
         let machine_elapsed = self.started.elapsed();
         let used = MachineCpu::read()?.since(self.machine, machine_elapsed);

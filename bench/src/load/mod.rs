@@ -10,14 +10,16 @@ pub(crate) mod exchange;
 pub(crate) mod idle;
 pub(crate) mod meter;
 pub(crate) mod publish;
+pub(crate) mod python;
+pub(crate) mod transfer;
 
-use std::{process::Command, time::Duration};
+use std::{path::PathBuf, process::Command, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 
 use crate::{
     acb,
-    case::{Case, Form, Mode, Shape, Target},
+    case::{Case, Form, Language, Mode, Shape, Target},
     cli::LoadOptions,
     peers,
     record::LoadReport,
@@ -43,6 +45,14 @@ pub(crate) struct Plan {
     pub(crate) address: String,
     /// The server's process.
     pub(crate) server_pid: u32,
+    /// In which language the client runs.
+    pub(crate) language: Language,
+    /// Interpreter of the Python clients.
+    pub(crate) python: PathBuf,
+    /// The file that goes up and down.
+    pub(crate) source: Option<PathBuf>,
+    /// Folder for files of this run.
+    pub(crate) work_dir: Option<PathBuf>,
 }
 
 /// What a load did.
@@ -58,6 +68,8 @@ pub(crate) struct Outcome {
     pub(crate) counted: u64,
     /// The case's figure where it is not `counted` per second.
     pub(crate) value: Option<f64>,
+    /// Wakes of a binding's event loop, where a binding ran.
+    pub(crate) wakes: Option<u64>,
     /// Latencies, where the case has them.
     pub(crate) latencies: Latencies,
     /// Time and CPU of the measured part.
@@ -68,7 +80,7 @@ pub(crate) struct Outcome {
 pub(crate) fn main(options: &LoadOptions) -> Result<()> {
     let case = Case::named(&options.case).with_context(|| format!("no case is named {}", options.case))?;
     ensure!(options.seconds > 0.0, "--seconds must be above 0");
-    ensure!(options.window > 0 || matches!(case.shape, Shape::Idle { .. }), "--window must be above 0");
+    ensure!(options.window > 0 || !case.has_window(), "--window must be above 0");
     let plan = Plan {
         target: options.target,
         case,
@@ -78,6 +90,10 @@ pub(crate) fn main(options: &LoadOptions) -> Result<()> {
         duration: Duration::from_secs_f64(options.seconds),
         address: options.address.clone(),
         server_pid: options.server_pid,
+        language: options.language,
+        python: options.python.clone(),
+        source: options.source.clone(),
+        work_dir: options.work_dir.clone(),
     };
     let runtime = match options.workers {
         0 => tokio::runtime::Builder::new_current_thread().enable_all().build()?,
@@ -91,6 +107,7 @@ pub(crate) fn main(options: &LoadOptions) -> Result<()> {
                 Target::Acb => Box::pin(acb::load(plan)).await,
                 Target::Nats => Box::pin(peers::nats(plan)).await,
                 Target::Redis => Box::pin(peers::redis(plan)).await,
+                Target::Files => Ok((transfer::files(&plan).await?, None)),
             }
         })
         .await?
@@ -123,6 +140,7 @@ fn report(options: &LoadOptions, case: &Case, outcome: &Outcome, stored: Option<
         client_cpu_us: each(measured.client_cpu),
         p50_us: outcome.latencies.percentile_us(50.0),
         p99_us: outcome.latencies.percentile_us(99.0),
+        wakes_per_1000: outcome.wakes.map(|wakes| wakes as f64 * 1000.0 / outcome.counted as f64),
         foreign_cores: measured.foreign_cores,
         kernel_cores: measured.kernel_cores,
         steal_cores: measured.steal_cores,
@@ -137,9 +155,21 @@ fn check(case: &Case, outcome: &Outcome, stored: Option<u64>) -> Result<()> {
         ensure!(stored == outcome.acked, "{} acked but {stored} stored", outcome.acked);
     }
     let deliveries = match case.shape {
-        Shape::Backlog | Shape::RequestReply { .. } => outcome.published,
+        Shape::Backlog
+        | Shape::RequestReply { .. }
+        | Shape::OpenLoop { .. }
+        | Shape::Download
+        | Shape::ContextGets { .. } => outcome.published,
         Shape::Live { subscriptions } => outcome.published * subscriptions as u64,
-        Shape::Pipelined | Shape::OneInFlight { .. } | Shape::Idle { .. } => 0,
+        Shape::ContextWatch { watchers } => outcome.published * watchers as u64,
+        Shape::Pipelined
+        | Shape::OneInFlight { .. }
+        | Shape::Idle { .. }
+        | Shape::Tasks { .. }
+        | Shape::Upload
+        | Shape::ContextUpdates { .. }
+        | Shape::ContextCreates { .. }
+        | Shape::Import => 0,
     };
     ensure!(
         outcome.delivered == deliveries,
@@ -170,6 +200,7 @@ mod tests {
             delivered,
             counted: published,
             value: None,
+            wakes: None,
             latencies: Latencies::new(),
             measured: Measured::default(),
         }
@@ -193,5 +224,8 @@ mod tests {
         assert!(checked("live-256-8subs", &outcome(10, 10, 81), Some(10)).is_err());
         assert!(checked("deliver-256-backlog", &outcome(10, 10, 9), Some(10)).is_err());
         assert!(checked("request-reply-1x1", &outcome(10, 10, 10), None).is_ok());
+        assert!(checked("context-watch-1000", &outcome(10, 10, 10_000), Some(10)).is_ok());
+        assert!(checked("context-watch-1000", &outcome(10, 10, 9_999), Some(10)).is_err());
+        assert!(checked("download-1g", &outcome(1000, 1000, 999), Some(1000)).is_err());
     }
 }

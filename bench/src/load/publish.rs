@@ -9,7 +9,7 @@ use tokio::{sync::mpsc, task::JoinHandle};
 use super::{
     Outcome, Plan,
     client::{Head, Payloads, Publish},
-    meter::{Latencies, Meter, SAMPLE_EVERY},
+    meter::{Latencies, Measured, Meter, SAMPLE_EVERY},
 };
 
 /// A receipt on its way to the collector, with the moment of its publish if it is sampled.
@@ -74,7 +74,7 @@ pub(crate) async fn pipelined<P: Publish>(plan: &Plan, publisher: P) -> Result<O
     }
     let (acked, latencies) = collector.finish().await?;
     let measured = meter.stop()?;
-    Ok(Outcome { published, acked, delivered: 0, counted: acked, value: None, latencies, measured })
+    Ok(Outcome { published, acked, delivered: 0, counted: acked, value: None, wakes: None, latencies, measured })
 }
 
 /// Clients that each wait for the ack before the next publish.
@@ -111,7 +111,49 @@ pub(crate) async fn one_in_flight<P: Publish>(plan: &Plan, publishers: Vec<P>) -
         open.push(publisher);
     }
     let measured = meter.stop()?;
-    Ok(Outcome { published: acked, acked, delivered: 0, counted: acked, value: None, latencies, measured })
+    Ok(Outcome { published: acked, acked, delivered: 0, counted: acked, value: None, wakes: None, latencies, measured })
+}
+
+/// Tasks of one client that each publish and wait for the ack; the figure is µs per operation.
+pub(crate) async fn tasks<P: Publish>(plan: &Plan, publisher: P, tasks: usize) -> Result<Outcome> {
+    let publisher = Arc::new(publisher);
+    let payload = Payloads::new(plan.case.payload).shared();
+    let meter = Meter::start(plan.server_pid)?;
+    let started = meter.started();
+    let duration = plan.duration;
+    let running: Vec<_> = (0..tasks)
+        .map(|_| {
+            let (publisher, payload) = (Arc::clone(&publisher), payload.clone());
+            tokio::spawn(async move {
+                let mut acked = 0u64;
+                while started.elapsed() < duration {
+                    P::settle(publisher.publish(payload.clone()).await?).await?;
+                    acked += 1;
+                }
+                Ok::<_, anyhow::Error>(acked)
+            })
+        })
+        .collect();
+    let mut acked = 0;
+    for task in running {
+        acked += task.await??;
+    }
+    let measured = meter.stop()?;
+    Ok(Outcome {
+        published: acked,
+        acked,
+        delivered: 0,
+        counted: acked,
+        value: Some(per_operation(acked, measured)),
+        wakes: None,
+        latencies: Latencies::new(),
+        measured,
+    })
+}
+
+/// µs for one of so many operations.
+pub(crate) fn per_operation(count: u64, measured: Measured) -> f64 {
+    measured.elapsed.as_secs_f64() * 1e6 / count.max(1) as f64
 }
 
 /// Stores `count` numbered messages, not measured.

@@ -13,13 +13,13 @@ use bytes::Bytes;
 use redis::{AsyncConnectionConfig, Client, Pipeline, Value, aio::MultiplexedConnection};
 
 use crate::{
-    case::Shape,
+    case::{Language, Shape},
     load::{
         Outcome, Plan,
         client::{Head, Payloads, Publish},
         deliver,
         meter::{Latencies, Meter},
-        publish, settle_disk,
+        publish, python, settle_disk,
     },
 };
 
@@ -29,11 +29,13 @@ const FIELD: &str = "d";
 
 /// Deliveries per second a backlog is sized for.
 const BACKLOG: u64 = 200_000;
+const BACKLOG_PYTHON: u64 = 110_000;
 
 /// Runs the plan against a Redis server; the second figure is what the server says it stored.
 pub(crate) async fn load(plan: Plan) -> Result<(Outcome, Option<u64>)> {
     let before = stored(&plan).await?;
     let outcome = match plan.case.shape {
+        Shape::Pipelined if plan.language == Language::Python => python::publish(&plan).await?,
         Shape::Pipelined => pipelined(&plan).await?,
         Shape::OneInFlight { clients } => {
             let publishers =
@@ -41,9 +43,7 @@ pub(crate) async fn load(plan: Plan) -> Result<(Outcome, Option<u64>)> {
             publish::one_in_flight(&plan, publishers).await?
         }
         Shape::Backlog => backlog(&plan).await?,
-        Shape::Live { .. } | Shape::RequestReply { .. } | Shape::Idle { .. } => {
-            bail!("{} is not measured against Redis", plan.case.name)
-        }
+        _ => bail!("{} is not measured against Redis", plan.case.name),
     };
     Ok((outcome, Some(stored(&plan).await? - before)))
 }
@@ -101,7 +101,7 @@ async fn pipelined(plan: &Plan) -> Result<Outcome> {
         latencies.merge(&own);
     }
     let measured = meter.stop()?;
-    Ok(Outcome { published: acked, acked, delivered: 0, counted: acked, value: None, latencies, measured })
+    Ok(Outcome { published: acked, acked, delivered: 0, counted: acked, value: None, wakes: None, latencies, measured })
 }
 
 struct Publisher {
@@ -126,7 +126,7 @@ impl Publish for Publisher {
 
 /// Fills, then works the backlog off through a consumer group.
 async fn backlog(plan: &Plan) -> Result<Outcome> {
-    let count = deliver::backlog_size(plan, BACKLOG)?;
+    let count = deliver::backlog_size(plan, if plan.language == Language::Python { BACKLOG_PYTHON } else { BACKLOG })?;
     let mut connection = connect(plan).await?;
     let payloads = Payloads::new(plan.case.payload);
     let mut pipeline = Pipeline::with_capacity(512);
@@ -140,6 +140,9 @@ async fn backlog(plan: &Plan) -> Result<Outcome> {
         pipeline.exec_async(&mut connection).await.context("cannot fill the backlog")?;
     }
     settle_disk().await?;
+    if plan.language == Language::Python {
+        return python::receive(plan, count, nothing_pending(plan, count)).await;
+    }
     let meter = Meter::start(plan.server_pid)?;
     let mut connection = connect(plan).await?;
     redis::cmd("XGROUP").arg("CREATE").arg(KEY).arg(GROUP).arg("0").exec_async(&mut connection).await?;
@@ -173,9 +176,7 @@ async fn backlog(plan: &Plan) -> Result<Outcome> {
             break;
         }
     }
-    let (pending, ..): (u64, Value, Value, Value) =
-        redis::cmd("XPENDING").arg(KEY).arg(GROUP).query_async(&mut connection).await?;
-    ensure!(pending == 0, "{pending} of {count} messages are still pending");
+    nothing_pending(plan, count).await?;
     let measured = meter.stop()?;
     Ok(Outcome {
         published: count,
@@ -183,9 +184,18 @@ async fn backlog(plan: &Plan) -> Result<Outcome> {
         delivered,
         counted: delivered,
         value: None,
+        wakes: None,
         latencies: Latencies::new(),
         measured,
     })
+}
+
+/// Refuses messages that were read and are not acknowledged.
+async fn nothing_pending(plan: &Plan, count: u64) -> Result<()> {
+    let (pending, ..): (u64, Value, Value, Value) =
+        redis::cmd("XPENDING").arg(KEY).arg(GROUP).query_async(&mut connect(plan).await?).await?;
+    ensure!(pending == 0, "{pending} of {count} messages are still pending");
+    Ok(())
 }
 
 /// The entries of an `XREADGROUP` answer of one stream: `[[key, [entry, ..]]]`, or nil.

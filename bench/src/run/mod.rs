@@ -6,13 +6,18 @@
 
 mod quick;
 mod single;
+mod source;
 
-use std::{fs, path::Path, process::ExitCode};
+use std::{
+    fs,
+    path::Path,
+    process::{Command, ExitCode},
+};
 
 use anyhow::{Context as _, Result, bail, ensure};
 
 use crate::{
-    case::{CASES, Peer, ROWS, Row},
+    case::{CASES, Language, Peer, ROWS, Row, SECONDS},
     cli::{ReportOptions, RunOptions, Side},
     floors::judge,
     machine::Machine,
@@ -24,7 +29,6 @@ use crate::{
 use single::{Kept, Runner};
 
 const PAIRS: usize = 5;
-const SECONDS: f64 = 3.0;
 
 /// Runs the rows that the options select.
 pub(crate) fn run(options: &RunOptions) -> Result<ExitCode> {
@@ -39,21 +43,56 @@ pub(crate) fn run(options: &RunOptions) -> Result<ExitCode> {
     let present = needed(&programs, &rows, options.side)?;
     let present: Vec<&Path> = present.iter().map(AsRef::as_ref).collect();
     let settings = format!("{seconds} s per run, {pairs} pairs per row.");
-    let machine = Machine::read(programs.data_dir(), &present, settings);
+    let mut machine = Machine::read(programs.data_dir(), &present, settings);
+    if python_present(options, &rows)? {
+        machine.versions.extend(python_versions(&options.python)?);
+    }
     fs::create_dir_all(&options.results_dir)
         .with_context(|| format!("cannot create {}", options.results_dir.display()))?;
     let raw = options.results_dir.join(if whole(options, pairs) { "raw.jsonl" } else { "partial-raw.jsonl" });
     // Raw output belongs to one run; an older one is not mixed in.
     let _ = fs::remove_file(&raw);
 
-    let runner = Runner::new(programs, seconds)?;
+    let runner = Runner::new(programs, options, seconds, &rows)?;
     let mut runs: Vec<RowRuns> = rows.iter().map(|row| RowRuns::new(*row)).collect();
     for pair in 1..=pairs {
+        // Our run of the row before, which the peers of a shared case have in common.
+        let mut before: Option<(Row, Kept)> = None;
         for row in &mut runs {
-            row.run_pair(&runner, pair, options.side, &raw)?;
+            let ready = before.take().filter(|(earlier, _)| row.row.shares_run_of(*earlier)).map(|(_, kept)| kept);
+            row.run_pair(&runner, pair, options.side, ready, &raw)?;
+            before = row.ours.last().map(|kept| (row.row, kept.clone()));
         }
     }
     finish(options, &machine, &runs, pairs)
+}
+
+/// Whether some of the rows are Python's; refuses when its clients are not there.
+fn python_present(options: &RunOptions, rows: &[Row]) -> Result<bool> {
+    let mut python = false;
+    for row in rows {
+        python |= row.case()?.language == Language::Python;
+    }
+    ensure!(
+        !python || options.python.is_file(),
+        "{} is missing: scripts/bench.sh makes it; without it leave the python cases out (--cases)",
+        options.python.display()
+    );
+    Ok(python)
+}
+
+/// Versions of the interpreter and of the clients in it.
+fn python_versions(python: &Path) -> Result<Vec<(String, String)>> {
+    let script = "import importlib.metadata as m, platform; print('python', platform.python_version()); \
+                  [print(n, m.version(n)) for n in ('acb-sdk', 'nats-py', 'redis', 'hiredis', 'uvloop')]";
+    let printed = Command::new(python).args(["-c", script]).output()?;
+    ensure!(printed.status.success(), "{}", String::from_utf8_lossy(&printed.stderr).trim());
+    let text = String::from_utf8_lossy(&printed.stdout).into_owned();
+    Ok(text
+        .lines()
+        .filter_map(|line| line.split_once(' '))
+        .map(|(name, version)| (if name == "python" { name.into() } else { format!("python {name}") }, version.into()))
+        .collect())
 }
 
 /// Writes the document again from stored results.
@@ -91,7 +130,7 @@ fn needed(programs: &Programs, rows: &[Row], side: Side) -> Result<Vec<std::path
     }
     if side != Side::Acb {
         ensure!(cfg!(feature = "peers"), "built without the peers' clients: add `--features peers`");
-        kinds.extend(rows.iter().map(|row| Kind::Peer(row.peer)));
+        kinds.extend(rows.iter().filter(|row| row.peer != Peer::Alone).map(|row| Kind::Peer(row.peer)));
     }
     let mut paths: Vec<std::path::PathBuf> = Vec::new();
     for kind in kinds {
@@ -115,13 +154,21 @@ impl RowRuns {
         Self { row, ours: Vec::new(), peer: Vec::new() }
     }
 
-    fn run_pair(&mut self, runner: &Runner, pair: usize, side: Side, raw: &Path) -> Result<()> {
+    /// Runs both sides, or the peer alone beside a run of ours that is ready.
+    fn run_pair(&mut self, runner: &Runner, pair: usize, side: Side, ready: Option<Kept>, raw: &Path) -> Result<()> {
         let order = match side {
+            _ if self.row.peer == Peer::Alone => vec![Kind::Acb],
+            _ if ready.is_some() => vec![Kind::Peer(self.row.peer)],
             Side::Acb => vec![Kind::Acb],
             Side::Peer => vec![Kind::Peer(self.row.peer)],
             Side::Both if pair % 2 == 1 => vec![Kind::Peer(self.row.peer), Kind::Acb],
             Side::Both => vec![Kind::Acb, Kind::Peer(self.row.peer)],
         };
+        if side == Side::Peer && self.row.peer == Peer::Alone {
+            return Ok(());
+        }
+        // With one side alone there is nothing that it could be shared with.
+        self.ours.extend(ready.filter(|_| side == Side::Both));
         for kind in order {
             let kept = self.run_side(runner, pair, kind, raw)?;
             match kind {
@@ -176,9 +223,11 @@ impl RowRuns {
             .zip(&self.peer)
             .map(|(ours, peer)| Pair { ours: ours.report.value, peer: peer.report.value })
             .collect();
-        let Some(summary) = paired(&pairs) else {
+        let alone = self.row.peer == Peer::Alone;
+        let summary = paired(&pairs);
+        if (alone && self.ours.is_empty()) || (!alone && summary.is_none()) {
             return Ok(None);
-        };
+        }
         let of = |runs: &[Kept], field: fn(&LoadReport) -> f64| {
             let values: Vec<f64> = runs.iter().map(|kept| field(&kept.report)).collect();
             median(&values).map_or(0.0, |value| significant(value, 4))
@@ -190,28 +239,29 @@ impl RowRuns {
         let mut row = ResultRow {
             case: case.name.to_owned(),
             mode: self.row.mode,
-            acb: significant(summary.ours, 4),
+            acb: of(&self.ours, |report| report.value),
             peer: self.row.peer,
-            peer_value: significant(summary.peer, 4),
-            ratio: significant(summary.ratio, 4),
+            peer_value: summary.map(|summary| significant(summary.peer, 4)),
+            ratio: summary.map(|summary| significant(summary.ratio, 4)),
             unit: case.unit().to_owned(),
             acb_cpu_us_per_msg: of(&self.ours, |report| report.server_cpu_us),
-            peer_cpu_us_per_msg: of(&self.peer, |report| report.server_cpu_us),
+            peer_cpu_us_per_msg: maybe(&self.peer, |report| Some(report.server_cpu_us)),
             acb_client_cpu_us_per_msg: of(&self.ours, |report| report.client_cpu_us),
-            peer_client_cpu_us_per_msg: of(&self.peer, |report| report.client_cpu_us),
-            spread: summary.spread.map(|value| significant(value, 4)),
+            peer_client_cpu_us_per_msg: maybe(&self.peer, |report| Some(report.client_cpu_us)),
+            spread: summary.map(|summary| summary.spread.map(|value| significant(value, 4))),
             windows: self.row.windows(case),
             acks: case.acks(self.row.peer.our_form()).to_owned(),
             durability: format!("{} | {}", case.our_durability(self.row.mode), self.row.peer.durability()),
             acb_p50_us: maybe(&self.ours, |report| report.p50_us),
             acb_p99_us: maybe(&self.ours, |report| report.p99_us),
+            acb_wakes_per_1000: maybe(&self.ours, |report| report.wakes_per_1000),
             peer_p50_us: maybe(&self.peer, |report| report.p50_us),
             peer_p99_us: maybe(&self.peer, |report| report.p99_us),
             floor: None,
             goal: None,
             pass: None,
             gates: Vec::new(),
-            pairs: pairs.len(),
+            pairs: if alone { self.ours.len() } else { pairs.len() },
             disturbed_runs: self.ours.iter().chain(&self.peer).filter(|kept| kept.disturbed).count(),
             machine: machine.short(),
         };
@@ -227,9 +277,13 @@ fn name(kind: Kind) -> &'static str {
     }
 }
 
-/// Whether a run is one whose figures are kept: every row, both sides, enough pairs.
+/// Whether a run is one whose figures are kept: every row, both sides, enough pairs, nothing shrunk.
 fn whole(options: &RunOptions, pairs: usize) -> bool {
-    options.cases.is_empty() && options.peers.is_empty() && options.side == Side::Both && pairs >= PAIRS
+    options.cases.is_empty()
+        && options.peers.is_empty()
+        && options.side == Side::Both
+        && pairs >= PAIRS
+        && options.seconds.is_none_or(|seconds| seconds >= SECONDS)
 }
 
 /// Writes what the run yields. Only a whole run of both sides replaces the kept results.
@@ -249,7 +303,9 @@ fn finish(options: &RunOptions, machine: &Machine, runs: &[RowRuns], pairs: usiz
         machine.save(&options.results_dir.join("machine.json"))?;
         table::write_document(&options.document, &table::results_part(machine, &rows))?;
     } else {
-        println!("part of the rows or fewer than {PAIRS} pairs: kept as {file}, the document stays as it was");
+        println!(
+            "part of the rows, fewer than {PAIRS} pairs or shorter runs: kept as {file}, the document stays as it was"
+        );
     }
     let below: Vec<String> = rows
         .iter()
@@ -284,6 +340,7 @@ mod tests {
             client_cpu_us: 1.0,
             p50_us: Some(1e6 / value),
             p99_us: Some(2e6 / value),
+            wakes_per_1000: None,
             foreign_cores: 0.0,
             kernel_cores: 0.0,
             steal_cores: 0.0,
@@ -306,10 +363,34 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let machine = Machine::read(folder.path(), &[], String::new());
         let result = runs.result(&machine).unwrap().unwrap();
-        assert!((result.ratio - 10.0).abs() < 1e-9, "{result:?}");
+        assert!((result.ratio.unwrap() - 10.0).abs() < 1e-9, "{result:?}");
         assert!((result.acb_cpu_us_per_msg - 0.5).abs() < 1e-9);
         assert_eq!((result.pairs, result.disturbed_runs, result.pass), (3, 1, Some(true)));
         assert_eq!(result.windows, "512 open, 1000 unacked");
+    }
+
+    #[test]
+    fn ours_alone_reports_medians_without_a_ratio() {
+        let mut runs = RowRuns::new(row("context-commits-16", Mode::Synced, Peer::Alone));
+        let folder = tempfile::tempdir().unwrap();
+        let machine = Machine::read(folder.path(), &[], String::new());
+        assert!(runs.result(&machine).unwrap().is_none());
+        for value in [1e3, 3e3, 2e3] {
+            runs.ours.push(kept(Target::Acb, value, 0.5, false));
+        }
+        let result = runs.result(&machine).unwrap().unwrap();
+        assert_eq!((result.pairs, result.ratio, result.peer_value, result.spread), (3, None, None, None));
+        assert!((result.acb - 2e3).abs() < 1e-9, "{result:?}");
+    }
+
+    #[test]
+    fn a_run_is_shared_by_the_peers_of_a_shared_case_alone() {
+        let upload = row("upload-1g", Mode::Synced, Peer::NatsDefault);
+        assert!(row("upload-1g", Mode::Synced, Peer::CpSha256).shares_run_of(upload));
+        assert!(!row("download-1g", Mode::Synced, Peer::CpSha256).shares_run_of(upload));
+        // The same work at the same window, but short and of a case that is not shared: each peer has a run of its own.
+        let always = row("publish-256-50x1", Mode::Synced, Peer::RedisAlways);
+        assert!(!row("publish-256-50x1", Mode::Synced, Peer::NatsAlways).shares_run_of(always));
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use anyhow::{Result, ensure};
 
-use super::single::Runner;
+use super::{python_present, single::Runner};
 use crate::{
     case::{Row, Shape},
     cli::RunOptions,
@@ -19,7 +19,7 @@ use crate::{
 };
 
 const RUNS: usize = 2;
-const SECONDS: f64 = 1.5;
+const QUICK_SECONDS: f64 = 1.5;
 
 /// Dearer by more than this is worth a warning.
 const TOLERANCE: f64 = 0.25;
@@ -30,6 +30,7 @@ pub(super) fn run(options: &RunOptions, rows: &[Row]) -> Result<ExitCode> {
     ensure!(runs > 0, "--pairs must be above 0");
     let programs = Programs::new(options)?;
     programs.program(Kind::Acb)?;
+    python_present(options, rows)?;
     let committed = options.results_dir.join("latest.json");
     let baseline = if committed.is_file() {
         read_rows(&committed)?
@@ -41,7 +42,7 @@ pub(super) fn run(options: &RunOptions, rows: &[Row]) -> Result<ExitCode> {
     if let Some(row) = baseline.iter().find(|row| row.machine != here) {
         println!("the committed figures are of another machine ({}; here {here}): read changes with care", row.machine);
     }
-    let runner = Runner::new(programs, options.seconds.unwrap_or(SECONDS))?;
+    let runner = Runner::new(programs, options, options.seconds.unwrap_or(QUICK_SECONDS), rows)?;
     let mut warnings = 0;
     for row in distinct(rows) {
         let case = row.case()?;
@@ -64,10 +65,10 @@ pub(super) fn run(options: &RunOptions, rows: &[Row]) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// The figure watched: server CPU per message, or memory per connection.
+/// The figure watched: server CPU per message; memory per connection, or time to import, where that is the case.
 fn cost(shape: Shape, report: &LoadReport) -> f64 {
     match shape {
-        Shape::Idle { .. } => report.value,
+        Shape::Idle { .. } | Shape::Import => report.value,
         _ => report.server_cpu_us,
     }
 }
@@ -89,6 +90,8 @@ fn warning(row: Row, shape: Shape, report: &LoadReport, baseline: &[ResultRow]) 
         baseline.iter().find(|kept| kept.case == row.case && kept.mode == row.mode && kept.peer == row.peer)?;
     let (before, unit) = match shape {
         Shape::Idle { .. } => (before.acb, "KiB per connection"),
+        Shape::Import => (before.acb, "ms to import"),
+        Shape::Upload | Shape::Download => (before.acb_cpu_us_per_msg, "µs of server CPU per MB"),
         _ => (before.acb_cpu_us_per_msg, "µs of server CPU per message"),
     };
     let now = cost(shape, report);
@@ -123,6 +126,7 @@ mod tests {
             client_cpu_us: 0.1,
             p50_us: None,
             p99_us: None,
+            wakes_per_1000: None,
             foreign_cores: 0.0,
             kernel_cores: 0.0,
             steal_cores: 0.0,

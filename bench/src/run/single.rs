@@ -11,8 +11,10 @@ use std::{
 
 use anyhow::{Context as _, Result, bail, ensure};
 
+use super::source::Source;
 use crate::{
-    case::{Form, Row, Target},
+    case::{Case, Form, Language, Peer, Row, TRANSFER_BYTES, Target, scaled},
+    cli::RunOptions,
     record::{LoadReport, parse_report},
     server::{Kind, Programs, Running},
 };
@@ -31,7 +33,7 @@ const PATIENCE: Duration = Duration::from_mins(2);
 const WARM_UP: f64 = 0.5;
 
 /// A run that counts.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Kept {
     /// What the load reported.
     pub(super) report: LoadReport,
@@ -45,13 +47,20 @@ pub(super) struct Runner {
     programs: Programs,
     seconds: f64,
     load_program: PathBuf,
+    python: PathBuf,
+    source: Option<Source>,
 }
 
 impl Runner {
     /// Measures `seconds` per run.
-    pub(super) fn new(programs: Programs, seconds: f64) -> Result<Self> {
+    pub(super) fn new(programs: Programs, options: &RunOptions, seconds: f64, rows: &[Row]) -> Result<Self> {
         ensure!(seconds > 0.0, "--seconds must be above 0");
-        Ok(Self { programs, seconds, load_program: env::current_exe()? })
+        let transfers = rows.iter().filter_map(|row| row.case().ok()).any(Case::moves_a_file);
+        let source = transfers
+            .then(|| Source::make(programs.data_dir(), scaled(TRANSFER_BYTES, seconds)))
+            .transpose()
+            .context("cannot make the file that goes up and down")?;
+        Ok(Self { programs, seconds, load_program: env::current_exe()?, python: options.python.clone(), source })
     }
 
     /// Runs until nothing disturbs, three times at most; keeps the quietest. Every run is shown to `seen`.
@@ -84,23 +93,27 @@ impl Runner {
     /// One run on a fresh server.
     fn once(&self, row: Row, kind: Kind, form: Form) -> Result<LoadReport> {
         let case = row.case()?;
-        let server = self.programs.start(kind, case.warm)?;
+        let seconds = self.seconds * case.share;
+        let server = self.programs.start(kind, case)?;
         // Ours alone: segments that were written before are a state of our log. A peer is better off on its
         // fresh store (a warm-up took JetStream from 95k to 55k messages of 4 KB a second), so it has that.
-        if case.warm && kind == Kind::Acb {
-            self.load(&server, row, kind, form, self.seconds * WARM_UP).context("the warm-up")?;
+        if case.warm && is_ours(kind) {
+            // By the Rust core, whatever the case's language: it is what fills the log in the time.
+            let filler = if case.language == Language::Python { Kind::Peer(Peer::RustCore) } else { kind };
+            self.load(&server, row, filler, form, self.seconds * WARM_UP).context("the warm-up")?;
         }
         let synced = Command::new("sync").status().context("cannot run sync")?;
         ensure!(synced.success(), "sync failed");
         thread::sleep(PAUSE);
-        self.load(&server, row, kind, form, self.seconds)
+        self.load(&server, row, kind, form, seconds)
     }
 
     /// Starts a load program and waits for its report.
     fn load(&self, server: &Running, row: Row, kind: Kind, form: Form, seconds: f64) -> Result<LoadReport> {
-        let target = match kind {
-            Kind::Acb => Target::Acb,
-            Kind::Peer(peer) => peer.target(),
+        let case = row.case()?;
+        let (target, language) = match kind {
+            Kind::Acb => (Target::Acb, case.language),
+            Kind::Peer(peer) => (peer.target(), peer.language(case.language)),
         };
         let mut command = Command::new(&self.load_program);
         command
@@ -109,9 +122,17 @@ impl Runner {
             .args(["--window", &row.window.to_string(), "--seconds", &seconds.to_string()])
             .args(["--address", &server.place().address()])
             .args(["--server-pid", &server.pid().to_string()])
+            .args(["--language", language.name()])
+            .arg("--python")
+            .arg(&self.python)
+            .arg("--work-dir")
+            .arg(server.place().work_dir())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
+        if let Some(source) = self.source.as_ref().filter(|_| case.moves_a_file()) {
+            command.arg("--source").arg(&source.path);
+        }
         let child = command.spawn().context("cannot start the load program")?;
         let deadline = Instant::now() + Duration::from_secs_f64(seconds) + PATIENCE;
         let (success, output, complaint) = wait(child, deadline)?;
@@ -121,6 +142,11 @@ impl Runner {
         }
         parse_report(&output)
     }
+}
+
+/// Whether the log of a server of ours takes the load: what was written before counts for it alone.
+fn is_ours(kind: Kind) -> bool {
+    matches!(kind, Kind::Acb | Kind::Peer(Peer::RustCore))
 }
 
 /// Waits for a load program, not longer than the deadline. It prints one line (and little on error), so its

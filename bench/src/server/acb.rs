@@ -5,14 +5,18 @@ use std::{path::Path, process::Command};
 use anyhow::Result;
 
 use super::{Place, ask};
+use crate::case::Case;
 
 /// The bound of the topics' log in a warm case: so small that the discarded run reaches it, and the measured one is what a
 /// server at its bound does for the rest of its life: it writes into segments that retention has given up.
 const WARM_TOPICS_BYTES: &str = "retention.topics_bytes=256 MiB";
 
+/// A load is a handful of agents that make the calls of thousands: the bound of calls is counted per agent, and lifted.
+const FREE_CALLS: &str = "auth.calls_per_minute=none";
+
 /// The command that starts it.
 #[expect(clippy::unnecessary_wraps, reason = "same signature as the peers' commands")]
-pub(super) fn command(program: &Path, place: &Place, warm: bool) -> Result<Command> {
+pub(super) fn command(program: &Path, place: &Place, case: &Case) -> Result<Command> {
     let mut command = Command::new(program);
     command
         .args(["--listen", &place.address()])
@@ -21,8 +25,11 @@ pub(super) fn command(program: &Path, place: &Place, warm: bool) -> Result<Comma
         .args(["--admin-listen", &place.admin()])
         .arg("--data-dir")
         .arg(place.store());
-    if warm {
+    if case.warm {
         command.args(["--set", WARM_TOPICS_BYTES]);
+    }
+    if case.many_calls() {
+        command.args(["--set", FREE_CALLS]);
     }
     Ok(command)
 }

@@ -20,7 +20,7 @@ use std::{
 use anyhow::{Context as _, Result, bail, ensure};
 
 use crate::{
-    case::{Peer, Target},
+    case::{Case, Peer, Target},
     cli::RunOptions,
     proc::file_system,
 };
@@ -32,6 +32,28 @@ pub(crate) enum Kind {
     Acb,
     /// A peer's server with the peer's setting.
     Peer(Peer),
+}
+
+/// The program that serves a kind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Program {
+    Acb,
+    Nats,
+    Redis,
+}
+
+impl Kind {
+    /// Files have no server: ours stands idle beside them, so that the run is the same in everything else.
+    fn program(self) -> Program {
+        match self {
+            Self::Acb => Program::Acb,
+            Self::Peer(peer) => match peer.target() {
+                Target::Acb | Target::Files => Program::Acb,
+                Target::Nats => Program::Nats,
+                Target::Redis => Program::Redis,
+            },
+        }
+    }
 }
 
 /// Where the programs and the stores are.
@@ -64,10 +86,10 @@ impl Programs {
 
     /// The program of a kind, or a plain sentence on how to get it.
     pub(crate) fn program(&self, kind: Kind) -> Result<&Path> {
-        let (path, remedy) = match kind {
-            Kind::Acb => (&self.acb_server, "cargo build --release -p acb-server"),
-            Kind::Peer(Peer::RedisEverysec | Peer::RedisAlways) => (&self.redis_server, "scripts/bench-peers.sh"),
-            Kind::Peer(_) => (&self.nats_server, "scripts/bench-peers.sh"),
+        let (path, remedy) = match kind.program() {
+            Program::Acb => (&self.acb_server, "cargo build --release -p acb-server"),
+            Program::Redis => (&self.redis_server, "scripts/bench-peers.sh"),
+            Program::Nats => (&self.nats_server, "scripts/bench-peers.sh"),
         };
         ensure!(path.is_file(), "{} is missing: run `{remedy}`", path.display());
         Ok(path)
@@ -78,8 +100,8 @@ impl Programs {
         &self.data_dir
     }
 
-    /// Starts a server and waits until it is ready. `warm` is for ours: a run comes first that fills its log.
-    pub(crate) fn start(&self, kind: Kind, warm: bool) -> Result<Running> {
+    /// Starts a server and waits until it is ready, with what the case needs of ours.
+    pub(crate) fn start(&self, kind: Kind, case: &Case) -> Result<Running> {
         let program = self.program(kind)?;
         let folder = self.data_dir.join(format!("run-{}", std::process::id()));
         if folder.exists() {
@@ -88,16 +110,17 @@ impl Programs {
         fs::create_dir_all(&folder)?;
         let [port, admin_port] = free_ports()?;
         let place = Place { folder, port, admin_port };
+        fs::create_dir_all(place.work_dir())?;
         let command = match kind {
-            Kind::Acb => acb::command(program, &place, warm)?,
-            Kind::Peer(peer) if peer.target() == Target::Redis => redis::command(program, &place, peer)?,
-            Kind::Peer(peer) => nats::command(program, &place, peer)?,
+            Kind::Peer(peer) if kind.program() == Program::Redis => redis::command(program, &place, peer)?,
+            Kind::Peer(peer) if kind.program() == Program::Nats => nats::command(program, &place, peer)?,
+            _ => acb::command(program, &place, case)?,
         };
         let mut running = Running::spawn(command, place)?;
-        running.wait_ready(|place| match kind {
-            Kind::Acb => acb::ready(place),
-            Kind::Peer(peer) if peer.target() == Target::Redis => redis::ready(place),
-            Kind::Peer(_) => nats::ready(place),
+        running.wait_ready(|place| match kind.program() {
+            Program::Acb => acb::ready(place),
+            Program::Redis => redis::ready(place),
+            Program::Nats => nats::ready(place),
         })?;
         Ok(running)
     }
@@ -124,6 +147,11 @@ impl Place {
 
     fn store(&self) -> PathBuf {
         self.folder.join("store")
+    }
+
+    /// Folder for files of a load, on the disk under test; goes with the store.
+    pub(crate) fn work_dir(&self) -> PathBuf {
+        self.folder.join("work")
     }
 
     fn log(&self) -> PathBuf {

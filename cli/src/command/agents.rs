@@ -1,6 +1,6 @@
 //! `acb agents`: who is on the bus.
 
-use acb_sdk::{Agent, AgentCapability, AgentStatus};
+use acb_sdk::{Agent, AgentActivity, AgentCapability, AgentEvent, AgentStatus, Agents};
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::{Value, json};
 
@@ -25,6 +25,8 @@ pub(crate) enum AgentsCommand {
         /// Its id.
         id: String,
     },
+    /// Shows who is there, and then who comes, changes and leaves, and what becomes of their presence, as it happens.
+    Watch(WatchArgs),
     /// Takes an agent off the bus, with its subscriptions and its inbox.
     Rm {
         /// Its id.
@@ -95,6 +97,28 @@ pub(crate) struct LsArgs {
     text: Option<String>,
 }
 
+/// What to watch.
+#[derive(Args, Debug)]
+pub(crate) struct WatchArgs {
+    /// This one only.
+    id: Option<String>,
+    /// Of exactly this type.
+    #[arg(long = "type", value_name = "TYPE")]
+    kind: Option<String>,
+    /// At exactly this location.
+    #[arg(long)]
+    location: Option<String>,
+    /// With this capability; again for more, all of which it must have.
+    #[arg(long = "capability", short, value_name = "NAME")]
+    capabilities: Vec<String>,
+    /// Only changes after this revision, and presence as it is now.
+    #[arg(long, value_name = "REVISION")]
+    after: Option<u64>,
+    /// Ends after so many events.
+    #[arg(long, short = 'n', value_name = "COUNT")]
+    count: Option<u64>,
+}
+
 /// Whether an agent is there.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum StatusArg {
@@ -104,7 +128,8 @@ enum StatusArg {
 }
 
 pub(crate) async fn run(command: AgentsCommand, context: &Context) -> Result {
-    let client = context.connect(Use::Short).await?;
+    let need = if matches!(command, AgentsCommand::Watch(_)) { Use::Long } else { Use::Short };
+    let client = context.connect(need).await?;
     let agents = client.agents();
     match command {
         AgentsCommand::Register(args) => {
@@ -121,6 +146,8 @@ pub(crate) async fn run(command: AgentsCommand, context: &Context) -> Result {
             let agent = agents.get(id).await?;
             context.out.result(|| to_json(&agent), || to_text(&agent))?;
         }
+        // Nothing is to be finished: told to stop, it has ended well at once.
+        AgentsCommand::Watch(args) => return watch(args, &agents, context).await,
         AgentsCommand::Rm { id, keep_inbox } => {
             if keep_inbox {
                 agents.unregister_keeping_inbox(&id).await?;
@@ -179,6 +206,55 @@ fn search(args: LsArgs, mut search: acb_sdk::DiscoverBuilder) -> acb_sdk::Discov
         .text(args.text.unwrap_or_default())
 }
 
+async fn watch(args: WatchArgs, agents: &Agents, context: &Context) -> Result {
+    let mut watch = agents.watch().after(args.after.unwrap_or(0));
+    watch = watch.id(args.id.unwrap_or_default()).kind(args.kind.unwrap_or_default());
+    watch = watch.location(args.location.unwrap_or_default());
+    watch = args.capabilities.into_iter().fold(watch, acb_sdk::AgentWatchBuilder::capability);
+    let mut watch = watch.open().await?;
+    let mut left = args.count;
+    while left != Some(0) {
+        // Dropping the wait loses nothing.
+        let event = tokio::select! {
+            event = watch.next() => event,
+            () = context.stop.cancelled() => return Ok(()),
+        };
+        let Some(event) = event else { return Ok(()) };
+        let event = event?;
+        let (word, agent) = match &event {
+            AgentEvent::State(agent) => ("is", Some(agent)),
+            AgentEvent::Changed(agent) => ("changed", Some(agent)),
+            AgentEvent::Presence(agent) => ("presence", Some(agent)),
+            AgentEvent::Left(_) => ("left", None),
+            AgentEvent::Synced(_) => ("synced", None),
+            AgentEvent::Restarted => ("restarted", None),
+            _ => continue,
+        };
+        let object = || {
+            let mut object = agent.map_or_else(|| json!({}), to_json);
+            match &event {
+                AgentEvent::Left(id) => object["id"] = id.as_str().into(),
+                AgentEvent::Synced(revision) => object["revision"] = (*revision).into(),
+                _ => {}
+            }
+            object["event"] = word.into();
+            object
+        };
+        let line = || match (&event, agent) {
+            (AgentEvent::Left(id), _) => format!("{:>8}  {word:<9} {id}", "-"),
+            (AgentEvent::Synced(revision), _) => format!("{revision:>8}  {word}"),
+            (_, Some(agent)) => {
+                let doing = agent.activity.map(|activity| format!("  {}", activity.name())).unwrap_or_default();
+                format!("{:>8}  {word:<9} {}  {}{doing}", agent.revision, agent.id(), agent.presence.name())
+            }
+            (_, None) => format!("{:>8}  {word}", "-"),
+        };
+        context.out.result(object, line)?;
+        left = left.map(|left| left - 1);
+    }
+    Ok(())
+}
+
 fn list(agents: Vec<Agent>, context: &Context) -> Result {
     let mut table = Table::new(&["ID", "TYPE", "STATUS", "SEEN", "CAPABILITIES"]).or("no agents");
     for agent in &agents {
@@ -206,6 +282,8 @@ fn to_text(agent: &Agent) -> String {
     let rows = [
         ("id", spec.id.clone()),
         ("status", agent.status.name().to_owned()),
+        ("presence", agent.presence.name().to_owned()),
+        ("activity", agent.activity.map(AgentActivity::name).unwrap_or_default().to_owned()),
         ("type", spec.kind.clone()),
         ("name", spec.name.clone()),
         ("description", spec.description.clone()),
@@ -238,6 +316,8 @@ fn to_json(agent: &Agent) -> Value {
         "groups": spec.groups,
         "metadata": spec.metadata,
         "status": agent.status.name(),
+        "presence": agent.presence.name(),
+        "activity": agent.activity.map(AgentActivity::name),
         "incarnation": agent.incarnation,
         "registered_at": when_json(agent.registered_at),
         "updated_at": when_json(agent.updated_at),

@@ -14,7 +14,10 @@ pub(crate) mod admin;
 pub(crate) mod agents;
 pub(crate) mod bench;
 pub(crate) mod completions;
+pub(crate) mod contexts;
 pub(crate) mod dead_letters;
+pub(crate) mod download;
+pub(crate) mod groups;
 pub(crate) mod guest;
 pub(crate) mod login;
 pub(crate) mod profiles;
@@ -26,6 +29,8 @@ pub(crate) mod start;
 pub(crate) mod status;
 pub(crate) mod subscribe;
 pub(crate) mod subscriptions;
+pub(crate) mod transfer;
+pub(crate) mod upload;
 
 /// What every command works with.
 #[derive(Debug)]
@@ -57,7 +62,9 @@ impl Context {
     /// Waits for something, but no longer than until Ctrl-C.
     pub(crate) async fn or_stop<T>(&self, work: impl Future<Output = T>) -> Result<T> {
         // What is given up here was said to be cancel-safe, or belongs to a process that ends.
+        // Work first: a watch ends by itself when it is told to stop, and that is no interruption.
         tokio::select! {
+            biased;
             result = work => Ok(result),
             () = self.stop.cancelled() => Err(Failure::Interrupted),
         }
@@ -87,6 +94,11 @@ async fn dispatch(command: Command, context: &Context) -> Result {
         Command::Agents(command) => context.or_stop(agents::run(command, context)).await?,
         Command::Subscriptions(command) => context.or_stop(subscriptions::run(command, context)).await?,
         Command::DeadLetters(command) => context.or_stop(dead_letters::run(command, context)).await?,
+        Command::Contexts(command @ contexts::ContextsCommand::Watch(_)) => contexts::run(command, context).await,
+        Command::Contexts(command) => context.or_stop(contexts::run(command, context)).await?,
+        Command::Groups(command) => context.or_stop(groups::run(command, context)).await?,
+        Command::Upload(args) => context.or_stop(upload::run(args, context)).await?,
+        Command::Download(args) => context.or_stop(download::run(args, context)).await?,
         Command::Status(args) => context.or_stop(status::run(args, context)).await?,
         Command::Bench(args) => bench::run(args, context).await,
         Command::Login(args) => context.or_stop(login::run(args, context)).await?,

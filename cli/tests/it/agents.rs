@@ -81,3 +81,50 @@ async fn an_inbox_that_is_kept_holds_its_messages_for_the_next_registration() {
     bus.ok("--agent me agents register").await;
     assert_eq!(bus.ok("--agent me subscribe --inbox --raw -n 1").await, "later\n");
 }
+
+#[tokio::test]
+async fn a_watch_shows_who_is_there_and_then_who_comes_changes_and_leaves() {
+    let bus = Bus::dev().await;
+    bus.ok("agents register reviewer --type critic -c code.review").await;
+    bus.ok("agents register cook --type cook").await;
+    let mut watch = bus.acb("--json agents watch --type critic").start().await;
+    let mut next = async || -> serde_json::Value { serde_json::from_str(&watch.line().await).unwrap() };
+    let state = next().await;
+    assert_eq!((&state["event"], &state["id"]), (&json!("is"), &json!("reviewer")), "{state}");
+    assert_eq!((&state["presence"], &state["activity"]), (&json!("unknown"), &json!(null)), "{state}");
+    let synced = next().await;
+    assert_eq!(synced["event"], "synced");
+    bus.ok("agents register waiter --type cook").await;
+    bus.ok("agents register second --type critic").await;
+    let mut came = next().await;
+    // Of one that never matched it may be told that it does not.
+    if came["id"] == "waiter" {
+        assert_eq!(came["event"], "left", "{came}");
+        came = next().await;
+    }
+    assert_eq!((&came["event"], &came["id"]), (&json!("changed"), &json!("second")), "{came}");
+    let after = synced["revision"].as_u64().unwrap();
+    let since = bus.ok(&format!("agents watch second --after {after} -n 2")).await;
+    assert!(since.contains("changed   second  unknown"), "{since}");
+    let mut listening = bus.acb("--agent reviewer subscribe --inbox").start().await;
+    listening.says("listening to the inbox of reviewer").await;
+    loop {
+        let seen = next().await;
+        if seen["event"] == "presence" && seen["id"] == "reviewer" && seen["presence"] == "active" {
+            break;
+        }
+        assert!(seen["event"] != "left", "{seen}");
+    }
+    bus.ok("agents rm second").await;
+    loop {
+        let seen = next().await;
+        if seen["event"] == "left" && seen["id"] != "waiter" {
+            assert_eq!(seen["id"], "second", "{seen}");
+            break;
+        }
+    }
+    watch.signal("INT").await;
+    assert_eq!(watch.end().await.code, Some(0));
+    listening.signal("INT").await;
+    listening.end().await;
+}

@@ -5,10 +5,12 @@
 mod admin;
 mod agents;
 mod bus;
+mod contexts;
 mod dead_letters;
 mod identity;
 mod messages;
 mod request;
 mod shapes;
 mod shell;
+mod streams;
 mod subscribe;

@@ -1,6 +1,8 @@
 //! What proves that the bus survives: the real server is killed under load, its disk is traced, filled and taken away,
 //! and a checker that knows nothing of the server reads the whole history.
 //!
+//! - [`contexts`]: contexts, revisions and chunks: writers, a watcher and uploads, and what must be there in the end.
+//! - [`counter`]: many agents add to one number by compare-and-set, and the sum is right.
 //! - [`history`]: what clients did and saw, as JSON lines.
 //! - [`check`]: a pure function from a history to what is wrong with it, rule by rule.
 //! - [`load`]: clients of every kind, one module a kind, behind one small trait.
@@ -17,6 +19,8 @@
 )]
 
 pub mod check;
+pub mod contexts;
+pub mod counter;
 pub mod disk;
 pub mod history;
 pub mod load;

@@ -11,6 +11,7 @@
 )]
 
 pub mod admin;
+pub mod bus;
 pub mod driver;
 pub mod proxy;
 pub mod raw;

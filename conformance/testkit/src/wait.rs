@@ -3,6 +3,7 @@
 use std::{
     fmt::Display,
     future::Future,
+    sync::atomic::{AtomicU64, Ordering},
     time::{Duration, Instant},
 };
 
@@ -11,6 +12,20 @@ use anyhow::{Result, bail};
 /// Longest that a test waits for anything that should be there in milliseconds: long enough for a machine that does
 /// other things as well, short enough to tell a hang from a slow answer.
 pub const PATIENCE: Duration = Duration::from_secs(15);
+
+/// What [`patience`] says, in milliseconds.
+static PATIENCE_MS: AtomicU64 = AtomicU64::new(PATIENCE.as_millis() as u64);
+
+/// Longest that this process waits for anything that should be there: [`PATIENCE`], unless [`set_patience`] said less.
+pub fn patience() -> Duration {
+    Duration::from_millis(PATIENCE_MS.load(Ordering::Relaxed))
+}
+
+/// Sets [`patience`] for the whole process. For one whose every test is meant to fail, so that failing takes no quarter of
+/// a minute each.
+pub fn set_patience(span: Duration) {
+    PATIENCE_MS.store(span.as_millis() as u64, Ordering::Relaxed);
+}
 
 /// Wait between two looks of those who look by themselves.
 pub const LOOK_AGAIN: Duration = Duration::from_millis(10);

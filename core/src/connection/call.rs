@@ -11,6 +11,7 @@ use crate::{
     error::{Error, ErrorKind, Result},
     retry::{Decision, Safety},
     transport::grpc::Channel,
+    within::timeout_or,
 };
 
 /// Where a generated client sends its calls.
@@ -39,7 +40,7 @@ impl Core {
         F: Fn(To, Request<Q>) -> Fut,
         Fut: Future<Output = Result<Response<A>, Status>>,
     {
-        let timeout = self.options.request_timeout;
+        let timeout = timeout_or(self.options.request_timeout);
         let deadline = Instant::now() + timeout;
         let mut schedule = self.options.retry.schedule();
         let mut renewed = false;

@@ -27,6 +27,7 @@ use crate::{
     transport::{grpc::Channel, tls::Tls},
 };
 
+mod bulk;
 mod call;
 mod events;
 mod login;

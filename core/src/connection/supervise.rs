@@ -18,7 +18,7 @@ use super::{Control, Core, Event, Link, State};
 use crate::{
     error::{Error, ErrorCode, Result, Retry},
     retry::Schedule,
-    transport::grpc::{self, KeepAlive},
+    transport::grpc::{self, KeepAlive, Sizes},
 };
 
 const OPERATION: &str = "connect";
@@ -122,7 +122,7 @@ async fn connect(core: &Arc<Core>, generation: u64) -> Result<(Link, oneshot::Re
         };
         let keep_alive =
             KeepAlive { interval: core.options.keep_alive_interval, timeout: core.options.keep_alive_timeout };
-        let (channel, driver) = grpc::handshake(io, keep_alive).await.map_err(|e| {
+        let (channel, driver) = grpc::handshake(io, keep_alive, Sizes::HOT).await.map_err(|e| {
             Error::new(ErrorCode::ProtocolError, OPERATION, format!("{endpoint} does not speak HTTP/2")).with_source(e)
         })?;
         let (tell, broken) = oneshot::channel();
@@ -153,7 +153,7 @@ async fn connect(core: &Arc<Core>, generation: u64) -> Result<(Link, oneshot::Re
     })
 }
 
-fn tls_error(endpoint: &crate::transport::Endpoint, e: std::io::Error) -> Error {
+pub(super) fn tls_error(endpoint: &crate::transport::Endpoint, e: std::io::Error) -> Error {
     // A certificate that is refused now is refused the next time; a broken socket is not.
     let refused = e.kind() == std::io::ErrorKind::InvalidData;
     let code = if refused { ErrorCode::ProtocolError } else { ErrorCode::Unavailable };

@@ -1,5 +1,7 @@
 //! Requests and answers of the unary calls.
 
+use std::time::Duration;
+
 use acb_proto::v1;
 use acb_types::{
     Durability, Envelope, MessageId, Timestamp,
@@ -12,7 +14,8 @@ use prost::Message as _;
 use super::missing;
 use crate::{
     admin::{EnrolmentKey, KeySpec, Tenant},
-    agents::{Agent, AgentCapability, AgentSpec, AgentStatus, Query},
+    agent_watch::{AgentEvent, Wish},
+    agents::{Agent, AgentActivity, AgentCapability, AgentPresence, AgentSpec, AgentStatus, Query},
     credentials::{Credentials, Identity, Kind, Tokens},
     dead_letters::DeadLetter,
     error::{Error, ErrorCode, Result},
@@ -112,6 +115,20 @@ pub(crate) fn agent(operation: &'static str, agent: Option<v1::Agent>) -> Result
         Ok(v1::AgentStatus::Offline) => AgentStatus::Offline,
         _ => AgentStatus::Unknown,
     };
+    let presence = match v1::AgentPresence::try_from(a.presence) {
+        Ok(v1::AgentPresence::Active) => AgentPresence::Active,
+        Ok(v1::AgentPresence::Suspect) => AgentPresence::Suspect,
+        Ok(v1::AgentPresence::Offline) => AgentPresence::Offline,
+        Ok(v1::AgentPresence::Expired) => AgentPresence::Expired,
+        _ => AgentPresence::Unknown,
+    };
+    let activity = match v1::AgentActivity::try_from(a.activity) {
+        Ok(v1::AgentActivity::Idle) => Some(AgentActivity::Idle),
+        Ok(v1::AgentActivity::Busy) => Some(AgentActivity::Busy),
+        Ok(v1::AgentActivity::Waiting) => Some(AgentActivity::Waiting),
+        Ok(v1::AgentActivity::Blocked) => Some(AgentActivity::Blocked),
+        _ => None,
+    };
     Ok(Agent {
         spec: AgentSpec {
             id: s.id,
@@ -127,6 +144,9 @@ pub(crate) fn agent(operation: &'static str, agent: Option<v1::Agent>) -> Result
         },
         incarnation: a.incarnation,
         status,
+        presence,
+        activity,
+        activity_until: Timestamp(a.activity_until_ms),
         registered_at: Timestamp(a.registered_at_ms),
         updated_at: Timestamp(a.updated_at_ms),
         last_seen_at: Timestamp(a.last_seen_at_ms),
@@ -151,7 +171,49 @@ pub(crate) fn unregister_agent(agent_id: String, keep_inbox: bool) -> v1::Unregi
 }
 
 pub(crate) fn heartbeat(agent_id: &str, incarnation: u64) -> v1::HeartbeatRequest {
-    v1::HeartbeatRequest { agent_id: agent_id.to_owned(), incarnation }
+    v1::HeartbeatRequest { agent_id: agent_id.to_owned(), incarnation, ..Default::default() }
+}
+
+pub(crate) fn activity(
+    agent_id: &str,
+    incarnation: u64,
+    activity: AgentActivity,
+    span: Duration,
+) -> v1::HeartbeatRequest {
+    let activity = match activity {
+        AgentActivity::Idle => v1::AgentActivity::Idle,
+        AgentActivity::Busy => v1::AgentActivity::Busy,
+        AgentActivity::Waiting => v1::AgentActivity::Waiting,
+        AgentActivity::Blocked => v1::AgentActivity::Blocked,
+    };
+    v1::HeartbeatRequest {
+        activity: activity as i32,
+        activity_ttl_ms: span.as_millis() as u64,
+        ..heartbeat(agent_id, incarnation)
+    }
+}
+
+pub(crate) fn watch_agents(wish: &Wish, after: u64) -> v1::WatchAgentsRequest {
+    v1::WatchAgentsRequest {
+        agent_id: wish.id.clone(),
+        r#type: wish.kind.clone(),
+        location: wish.location.clone(),
+        capabilities_all: wish.capabilities.clone(),
+        after_rev: after,
+    }
+}
+
+/// An event; `None` for one of a kind that this version does not know.
+pub(crate) fn agent_event(operation: &'static str, event: v1::AgentEvent) -> Result<Option<AgentEvent>> {
+    let kind = event.kind();
+    let agent = agent(operation, event.agent)?;
+    Ok(Some(match kind {
+        v1::AgentEventKind::State => AgentEvent::State(agent),
+        v1::AgentEventKind::Changed => AgentEvent::Changed(agent),
+        v1::AgentEventKind::Left => AgentEvent::Left(agent.spec.id),
+        v1::AgentEventKind::Presence => AgentEvent::Presence(agent),
+        v1::AgentEventKind::Unspecified => return Ok(None),
+    }))
 }
 
 pub(crate) fn discover(q: &Query, page_size: u32, page_token: String) -> v1::DiscoverAgentsRequest {

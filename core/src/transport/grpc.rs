@@ -23,12 +23,24 @@ use tonic::{
 
 use super::{Io, wire::Outgoing};
 
-/// Flow control of one stream.
-const STREAM_WINDOW: u32 = 4 << 20;
-/// Flow control of the connection.
-const CONNECTION_WINDOW: u32 = 8 << 20;
-/// Largest HTTP/2 frame. With the protocol's default of 16 KiB large batches cost a system call and a header each.
-const FRAME_SIZE_MAX: u32 = 256 << 10;
+/// What a connection may hold and send at once, in bytes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Sizes {
+    /// Flow control of one stream.
+    stream_window: u32,
+    /// Flow control of the connection.
+    connection_window: u32,
+    /// Largest HTTP/2 frame. With the protocol's default of 16 KiB large batches cost a system call and a header each.
+    frame_max: u32,
+}
+
+impl Sizes {
+    /// For the hot streams and unary calls.
+    pub(crate) const HOT: Self = Self { stream_window: 4 << 20, connection_window: 8 << 20, frame_max: 256 << 10 };
+    /// For one transfer.
+    pub(crate) const BULK: Self = Self { stream_window: 4 << 20, connection_window: 4 << 20, frame_max: 1 << 20 };
+}
+
 /// Bytes that a stream may have waiting for the socket.
 const SEND_BUFFER: usize = 1 << 20;
 /// Largest gRPC message that is read: a frame of one message, with room for what stands around it.
@@ -45,12 +57,16 @@ pub(crate) struct KeepAlive {
 pub(crate) type Driver = Connection<TokioIo<Box<dyn Io>>, Body, TokioExecutor>;
 
 /// Shakes HTTP/2's hands over an open connection.
-pub(crate) async fn handshake(io: Box<dyn Io>, keep_alive: KeepAlive) -> hyper::Result<(Channel, Driver)> {
+pub(crate) async fn handshake(
+    io: Box<dyn Io>,
+    keep_alive: KeepAlive,
+    sizes: Sizes,
+) -> hyper::Result<(Channel, Driver)> {
     let (send, driver) = Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
-        .initial_stream_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
-        .max_frame_size(FRAME_SIZE_MAX)
+        .initial_stream_window_size(sizes.stream_window)
+        .initial_connection_window_size(sizes.connection_window)
+        .max_frame_size(sizes.frame_max)
         .max_send_buf_size(SEND_BUFFER)
         .keep_alive_interval(keep_alive.interval)
         .keep_alive_timeout(keep_alive.timeout)

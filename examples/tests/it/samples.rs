@@ -1,9 +1,10 @@
-//! The two samples: what they print is what they show.
+//! The samples: what they print is what they show.
 
 use std::{process::Output, time::Duration};
 
 use acb_sdk::{Client, Credentials};
 use acb_testkit::{Server, ServerOptions, wait::within};
+use sha2::{Digest as _, Sha256};
 use tokio::process::Command;
 
 /// A sample may take so long, on a busy machine: it takes a tenth of a second.
@@ -57,6 +58,46 @@ async fn one_agent_asks_and_another_answers() {
     let second = lines(program, &server).await;
     assert_eq!(second[0], "nobody answers: no_responders");
     assert_eq!(second[1..], answers);
+}
+
+#[tokio::test]
+async fn a_context_is_shared_and_nobody_overwrites_another_unseen() {
+    let server = ServerOptions::default().real_clock().start().await.unwrap();
+    let program = env!("CARGO_BIN_EXE_share-context");
+    // A second run finds what the first one left, and does the same again.
+    for _ in 0..2 {
+        assert_eq!(
+            lines(program, &server).await,
+            [
+                "alice shared plans/trip, version 0.1.0",
+                "alice was late: revision_conflict",
+                "alice made version 0.1.2",
+                "carol sees 0.1.0 by alice: book a train",
+                "carol sees 0.1.1 by bob: book a train; find a hotel",
+                "carol sees 0.1.2 by alice: book a train; find a hotel; pack",
+                "dave gets context_not_found",
+            ]
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_large_context_goes_up_and_comes_down_the_same() {
+    let server = ServerOptions::default().real_clock().start().await.unwrap();
+    let told = lines(env!("CARGO_BIN_EXE_stream-large-context"), &server).await;
+    let mut numbers = Sha256::new();
+    for number in 0..8_000_000 {
+        numbers.update(format!("{number:07}\n"));
+    }
+    assert_eq!(
+        told,
+        [
+            "uploaded 64000000 bytes as one context, version 0.1.0",
+            &format!("its SHA-256 is {}", hex::encode(numbers.finalize())),
+            "downloaded 64000000 bytes, the digest is the same",
+            r#"its first bytes are "0000000\n0000001\n""#,
+        ]
+    );
 }
 
 #[tokio::test]

@@ -160,6 +160,145 @@ pub struct RotateSigningKeyResponse {
     #[prost(string, tag = "1")]
     pub key_id: ::prost::alloc::string::String,
 }
+/// Group is a named set of agents that admins keep.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Group {
+    /// `[a-z0-9][a-z0-9._-]{0,127}`.
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// For people; at most 1,024 bytes.
+    #[prost(string, tag = "2")]
+    pub description: ::prost::alloc::string::String,
+    /// How many agents are in it.
+    #[prost(uint32, tag = "3")]
+    pub members: u32,
+    /// In milliseconds since 1970.
+    #[prost(uint64, tag = "4")]
+    pub created_at_ms: u64,
+    /// Agent that made it.
+    #[prost(string, tag = "5")]
+    pub created_by: ::prost::alloc::string::String,
+    /// Tenant revision of its last change.
+    #[prost(uint64, tag = "6")]
+    pub revision: u64,
+}
+/// CreateGroupRequest asks for a group.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct CreateGroupRequest {
+    /// Its name.
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// For people; at most 1,024 bytes.
+    #[prost(string, tag = "2")]
+    pub description: ::prost::alloc::string::String,
+}
+/// CreateGroupResponse shows it.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct CreateGroupResponse {
+    /// As it is.
+    #[prost(message, optional, tag = "1")]
+    pub group: ::core::option::Option<Group>,
+    /// Whether it was there before.
+    #[prost(bool, tag = "2")]
+    pub existed: bool,
+}
+/// DeleteGroupRequest names a group.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct DeleteGroupRequest {
+    /// Its name.
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+}
+/// DeleteGroupResponse says that it ended.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct DeleteGroupResponse {}
+/// ListGroupsRequest asks for a page.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ListGroupsRequest {
+    /// 1 to 500; 50 by default.
+    #[prost(uint32, tag = "1")]
+    pub page_size: u32,
+    /// From the page before; opaque.
+    #[prost(string, tag = "2")]
+    pub page_token: ::prost::alloc::string::String,
+}
+/// ListGroupsResponse is a page.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ListGroupsResponse {
+    /// By name.
+    #[prost(message, repeated, tag = "1")]
+    pub groups: ::prost::alloc::vec::Vec<Group>,
+    /// Empty on the last page.
+    #[prost(string, tag = "2")]
+    pub next_page_token: ::prost::alloc::string::String,
+}
+/// AddGroupMembersRequest names agents.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct AddGroupMembersRequest {
+    /// The group.
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// Agents; they need not be registered. At most 500.
+    #[prost(string, repeated, tag = "2")]
+    pub agent_ids: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+/// AddGroupMembersResponse shows the group.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct AddGroupMembersResponse {
+    /// As it is now.
+    #[prost(message, optional, tag = "1")]
+    pub group: ::core::option::Option<Group>,
+}
+/// RemoveGroupMembersRequest names agents.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RemoveGroupMembersRequest {
+    /// The group.
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// Agents; at most 500.
+    #[prost(string, repeated, tag = "2")]
+    pub agent_ids: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+/// RemoveGroupMembersResponse shows the group.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RemoveGroupMembersResponse {
+    /// As it is now.
+    #[prost(message, optional, tag = "1")]
+    pub group: ::core::option::Option<Group>,
+}
+/// GroupMember is an agent in a group.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct GroupMember {
+    /// Its id.
+    #[prost(string, tag = "1")]
+    pub agent_id: ::prost::alloc::string::String,
+    /// Since when, in milliseconds since 1970.
+    #[prost(uint64, tag = "2")]
+    pub since_ms: u64,
+}
+/// ListGroupMembersRequest asks for a page.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ListGroupMembersRequest {
+    /// The group.
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// 1 to 500; 50 by default.
+    #[prost(uint32, tag = "2")]
+    pub page_size: u32,
+    /// From the page before; opaque.
+    #[prost(string, tag = "3")]
+    pub page_token: ::prost::alloc::string::String,
+}
+/// ListGroupMembersResponse is a page.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ListGroupMembersResponse {
+    /// By agent id.
+    #[prost(message, repeated, tag = "1")]
+    pub members: ::prost::alloc::vec::Vec<GroupMember>,
+    /// Empty on the last page.
+    #[prost(string, tag = "2")]
+    pub next_page_token: ::prost::alloc::string::String,
+}
 /// Generated client implementations.
 pub mod admin_service_client {
     #![allow(
@@ -416,6 +555,166 @@ pub mod admin_service_client {
                 .insert(GrpcMethod::new("acb.v1.AdminService", "RotateSigningKey"));
             self.inner.unary(req, path, codec).await
         }
+        /// CreateGroup makes a group in the caller's tenant. Again with the same description answers with the one that is there.
+        /// Groups are what contexts of the scope `group` are for; the groups that an agent names in its registration are its own
+        /// words and open nothing.
+        ///
+        /// Errors: `group_exists` for another description, `group_limit` at 1,000 groups of a tenant, `invalid_name`.
+        pub async fn create_group(
+            &mut self,
+            request: impl tonic::IntoRequest<super::CreateGroupRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::CreateGroupResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/acb.v1.AdminService/CreateGroup",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("acb.v1.AdminService", "CreateGroup"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// DeleteGroup ends a group and takes everybody out of it. Contexts keep its name; a group made anew under that name
+        /// sees them again. Deleting what is absent succeeds.
+        pub async fn delete_group(
+            &mut self,
+            request: impl tonic::IntoRequest<super::DeleteGroupRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::DeleteGroupResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/acb.v1.AdminService/DeleteGroup",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("acb.v1.AdminService", "DeleteGroup"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// ListGroups shows the tenant's groups, by name, in pages.
+        pub async fn list_groups(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ListGroupsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListGroupsResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/acb.v1.AdminService/ListGroups",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("acb.v1.AdminService", "ListGroups"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// AddGroupMembers puts agents into a group, all or none of them. Who is in it stays. Watches of contexts learn of it.
+        ///
+        /// Errors: `group_not_found`, `group_limit` at 10,000 agents of a group and at 256 groups of an agent, `field_too_large`
+        /// above 500 agents in one call.
+        pub async fn add_group_members(
+            &mut self,
+            request: impl tonic::IntoRequest<super::AddGroupMembersRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::AddGroupMembersResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/acb.v1.AdminService/AddGroupMembers",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("acb.v1.AdminService", "AddGroupMembers"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// RemoveGroupMembers takes agents out of a group. Taking out who is not in it succeeds. Watches of contexts learn of it.
+        ///
+        /// Errors: `group_not_found`, `field_too_large` above 500 agents in one call.
+        pub async fn remove_group_members(
+            &mut self,
+            request: impl tonic::IntoRequest<super::RemoveGroupMembersRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::RemoveGroupMembersResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/acb.v1.AdminService/RemoveGroupMembers",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("acb.v1.AdminService", "RemoveGroupMembers"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// ListGroupMembers shows who is in a group, by agent id, in pages. Error: `group_not_found`.
+        pub async fn list_group_members(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ListGroupMembersRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListGroupMembersResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/acb.v1.AdminService/ListGroupMembers",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("acb.v1.AdminService", "ListGroupMembers"));
+            self.inner.unary(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -485,6 +784,64 @@ pub mod admin_service_server {
             request: tonic::Request<super::RotateSigningKeyRequest>,
         ) -> std::result::Result<
             tonic::Response<super::RotateSigningKeyResponse>,
+            tonic::Status,
+        >;
+        /// CreateGroup makes a group in the caller's tenant. Again with the same description answers with the one that is there.
+        /// Groups are what contexts of the scope `group` are for; the groups that an agent names in its registration are its own
+        /// words and open nothing.
+        ///
+        /// Errors: `group_exists` for another description, `group_limit` at 1,000 groups of a tenant, `invalid_name`.
+        async fn create_group(
+            &self,
+            request: tonic::Request<super::CreateGroupRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::CreateGroupResponse>,
+            tonic::Status,
+        >;
+        /// DeleteGroup ends a group and takes everybody out of it. Contexts keep its name; a group made anew under that name
+        /// sees them again. Deleting what is absent succeeds.
+        async fn delete_group(
+            &self,
+            request: tonic::Request<super::DeleteGroupRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::DeleteGroupResponse>,
+            tonic::Status,
+        >;
+        /// ListGroups shows the tenant's groups, by name, in pages.
+        async fn list_groups(
+            &self,
+            request: tonic::Request<super::ListGroupsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListGroupsResponse>,
+            tonic::Status,
+        >;
+        /// AddGroupMembers puts agents into a group, all or none of them. Who is in it stays. Watches of contexts learn of it.
+        ///
+        /// Errors: `group_not_found`, `group_limit` at 10,000 agents of a group and at 256 groups of an agent, `field_too_large`
+        /// above 500 agents in one call.
+        async fn add_group_members(
+            &self,
+            request: tonic::Request<super::AddGroupMembersRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::AddGroupMembersResponse>,
+            tonic::Status,
+        >;
+        /// RemoveGroupMembers takes agents out of a group. Taking out who is not in it succeeds. Watches of contexts learn of it.
+        ///
+        /// Errors: `group_not_found`, `field_too_large` above 500 agents in one call.
+        async fn remove_group_members(
+            &self,
+            request: tonic::Request<super::RemoveGroupMembersRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::RemoveGroupMembersResponse>,
+            tonic::Status,
+        >;
+        /// ListGroupMembers shows who is in a group, by agent id, in pages. Error: `group_not_found`.
+        async fn list_group_members(
+            &self,
+            request: tonic::Request<super::ListGroupMembersRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListGroupMembersResponse>,
             tonic::Status,
         >;
     }
@@ -884,6 +1241,279 @@ pub mod admin_service_server {
                     };
                     Box::pin(fut)
                 }
+                "/acb.v1.AdminService/CreateGroup" => {
+                    #[allow(non_camel_case_types)]
+                    struct CreateGroupSvc<T: AdminService>(pub Arc<T>);
+                    impl<
+                        T: AdminService,
+                    > tonic::server::UnaryService<super::CreateGroupRequest>
+                    for CreateGroupSvc<T> {
+                        type Response = super::CreateGroupResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::CreateGroupRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as AdminService>::create_group(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = CreateGroupSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/acb.v1.AdminService/DeleteGroup" => {
+                    #[allow(non_camel_case_types)]
+                    struct DeleteGroupSvc<T: AdminService>(pub Arc<T>);
+                    impl<
+                        T: AdminService,
+                    > tonic::server::UnaryService<super::DeleteGroupRequest>
+                    for DeleteGroupSvc<T> {
+                        type Response = super::DeleteGroupResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::DeleteGroupRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as AdminService>::delete_group(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = DeleteGroupSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/acb.v1.AdminService/ListGroups" => {
+                    #[allow(non_camel_case_types)]
+                    struct ListGroupsSvc<T: AdminService>(pub Arc<T>);
+                    impl<
+                        T: AdminService,
+                    > tonic::server::UnaryService<super::ListGroupsRequest>
+                    for ListGroupsSvc<T> {
+                        type Response = super::ListGroupsResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ListGroupsRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as AdminService>::list_groups(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ListGroupsSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/acb.v1.AdminService/AddGroupMembers" => {
+                    #[allow(non_camel_case_types)]
+                    struct AddGroupMembersSvc<T: AdminService>(pub Arc<T>);
+                    impl<
+                        T: AdminService,
+                    > tonic::server::UnaryService<super::AddGroupMembersRequest>
+                    for AddGroupMembersSvc<T> {
+                        type Response = super::AddGroupMembersResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::AddGroupMembersRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as AdminService>::add_group_members(&inner, request)
+                                    .await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = AddGroupMembersSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/acb.v1.AdminService/RemoveGroupMembers" => {
+                    #[allow(non_camel_case_types)]
+                    struct RemoveGroupMembersSvc<T: AdminService>(pub Arc<T>);
+                    impl<
+                        T: AdminService,
+                    > tonic::server::UnaryService<super::RemoveGroupMembersRequest>
+                    for RemoveGroupMembersSvc<T> {
+                        type Response = super::RemoveGroupMembersResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::RemoveGroupMembersRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as AdminService>::remove_group_members(&inner, request)
+                                    .await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = RemoveGroupMembersSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/acb.v1.AdminService/ListGroupMembers" => {
+                    #[allow(non_camel_case_types)]
+                    struct ListGroupMembersSvc<T: AdminService>(pub Arc<T>);
+                    impl<
+                        T: AdminService,
+                    > tonic::server::UnaryService<super::ListGroupMembersRequest>
+                    for ListGroupMembersSvc<T> {
+                        type Response = super::ListGroupMembersResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ListGroupMembersRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as AdminService>::list_group_members(&inner, request)
+                                    .await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ListGroupMembersSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
                 _ => {
                     Box::pin(async move {
                         let mut response = http::Response::new(
@@ -1002,6 +1632,15 @@ pub struct Agent {
     /// Tenant revision of its last change.
     #[prost(uint64, tag = "7")]
     pub revision: u64,
+    /// How surely it is there, now.
+    #[prost(enumeration = "AgentPresence", tag = "8")]
+    pub presence: i32,
+    /// What it says that it is doing.
+    #[prost(enumeration = "AgentActivity", tag = "9")]
+    pub activity: i32,
+    /// Until when that holds, in milliseconds since 1970; 0 when it says nothing.
+    #[prost(uint64, tag = "10")]
+    pub activity_until_ms: u64,
 }
 /// RegisterAgentRequest asks to be put on the bus.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -1070,6 +1709,12 @@ pub struct HeartbeatRequest {
     /// Its incarnation, from the registration.
     #[prost(uint64, tag = "2")]
     pub incarnation: u64,
+    /// What it is doing.
+    #[prost(enumeration = "AgentActivity", tag = "3")]
+    pub activity: i32,
+    /// How long that holds when nothing more is heard of it: 1 s to 1 h; 0 for 1 min. Then nobody knows what it is doing.
+    #[prost(uint64, tag = "4")]
+    pub activity_ttl_ms: u64,
 }
 /// HeartbeatResponse tells when the next is due.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -1122,6 +1767,46 @@ pub struct DiscoverAgentsResponse {
     #[prost(string, tag = "2")]
     pub next_page_token: ::prost::alloc::string::String,
 }
+/// WatchAgentsRequest says what to watch. All conditions must hold.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct WatchAgentsRequest {
+    /// One agent; empty for any.
+    #[prost(string, tag = "1")]
+    pub agent_id: ::prost::alloc::string::String,
+    /// Exact type; empty for any.
+    #[prost(string, tag = "2")]
+    pub r#type: ::prost::alloc::string::String,
+    /// Exact location; empty for any.
+    #[prost(string, tag = "3")]
+    pub location: ::prost::alloc::string::String,
+    /// All of these capabilities; at most 64.
+    #[prost(string, repeated, tag = "4")]
+    pub capabilities_all: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Changes after this revision only, as on a resume; 0 begins with the state. Presence has no history: on a resume it is sent of
+    /// every agent that matches, as it is now.
+    #[prost(uint64, tag = "5")]
+    pub after_rev: u64,
+}
+/// AgentEvent is one entry of the state, or one change.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct AgentEvent {
+    /// What happened.
+    #[prost(enumeration = "AgentEventKind", tag = "1")]
+    pub kind: i32,
+    /// The agent then; of one that left, its id alone.
+    #[prost(message, optional, tag = "2")]
+    pub agent: ::core::option::Option<Agent>,
+}
+/// WatchAgentsResponse is events in order. One without events comes at least every 10 s, so that `revision` moves on.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct WatchAgentsResponse {
+    /// The state first, by id.
+    #[prost(message, repeated, tag = "1")]
+    pub events: ::prost::alloc::vec::Vec<AgentEvent>,
+    /// All registrations, updates and departures up to here were sent. 0 until the state is complete.
+    #[prost(uint64, tag = "2")]
+    pub revision: u64,
+}
 /// AgentStatus is whether an agent is there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
@@ -1155,6 +1840,134 @@ impl AgentStatus {
             "AGENT_STATUS_ONLINE" => Some(Self::Online),
             "AGENT_STATUS_OFFLINE" => Some(Self::Offline),
             "AGENT_STATUS_UNKNOWN" => Some(Self::Unknown),
+            _ => None,
+        }
+    }
+}
+/// AgentPresence is how surely an agent is there. Derived, never stored: after a restart of the server every agent is unknown until
+/// it is heard of, for it was the server that was away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum AgentPresence {
+    /// Not set.
+    Unspecified = 0,
+    /// A live stream, or a heartbeat within 15 s.
+    Active = 1,
+    /// Its last stream ended, or a heartbeat is late: it has until 30 s after it was heard of last.
+    Suspect = 2,
+    /// Not heard of for 30 s.
+    Offline = 3,
+    /// Not heard of since it registered, or since the server started.
+    Unknown = 4,
+    /// Offline for 24 h. It stays registered, and what is sent to it is kept.
+    Expired = 5,
+}
+impl AgentPresence {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "AGENT_PRESENCE_UNSPECIFIED",
+            Self::Active => "AGENT_PRESENCE_ACTIVE",
+            Self::Suspect => "AGENT_PRESENCE_SUSPECT",
+            Self::Offline => "AGENT_PRESENCE_OFFLINE",
+            Self::Unknown => "AGENT_PRESENCE_UNKNOWN",
+            Self::Expired => "AGENT_PRESENCE_EXPIRED",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "AGENT_PRESENCE_UNSPECIFIED" => Some(Self::Unspecified),
+            "AGENT_PRESENCE_ACTIVE" => Some(Self::Active),
+            "AGENT_PRESENCE_SUSPECT" => Some(Self::Suspect),
+            "AGENT_PRESENCE_OFFLINE" => Some(Self::Offline),
+            "AGENT_PRESENCE_UNKNOWN" => Some(Self::Unknown),
+            "AGENT_PRESENCE_EXPIRED" => Some(Self::Expired),
+            _ => None,
+        }
+    }
+}
+/// AgentActivity is what an agent says that it is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum AgentActivity {
+    /// It says nothing, or its word is too old. In a heartbeat: leaves it as it was.
+    Unspecified = 0,
+    /// Ready for work.
+    Idle = 1,
+    /// At work.
+    Busy = 2,
+    /// At work that waits for others.
+    Waiting = 3,
+    /// Cannot go on without help.
+    Blocked = 4,
+}
+impl AgentActivity {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "AGENT_ACTIVITY_UNSPECIFIED",
+            Self::Idle => "AGENT_ACTIVITY_IDLE",
+            Self::Busy => "AGENT_ACTIVITY_BUSY",
+            Self::Waiting => "AGENT_ACTIVITY_WAITING",
+            Self::Blocked => "AGENT_ACTIVITY_BLOCKED",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "AGENT_ACTIVITY_UNSPECIFIED" => Some(Self::Unspecified),
+            "AGENT_ACTIVITY_IDLE" => Some(Self::Idle),
+            "AGENT_ACTIVITY_BUSY" => Some(Self::Busy),
+            "AGENT_ACTIVITY_WAITING" => Some(Self::Waiting),
+            "AGENT_ACTIVITY_BLOCKED" => Some(Self::Blocked),
+            _ => None,
+        }
+    }
+}
+/// AgentEventKind is what happened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum AgentEventKind {
+    /// Not set.
+    Unspecified = 0,
+    /// As it stands at the watch's first revision.
+    State = 1,
+    /// Registered, registered again, or changed.
+    Changed = 2,
+    /// Unregistered, or no longer matching what is watched; also told of an agent that never matched, and then changes nothing.
+    Left = 3,
+    /// Its presence or its activity is another. Also sent of all again when a watch was too slow for single changes.
+    Presence = 4,
+}
+impl AgentEventKind {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "AGENT_EVENT_KIND_UNSPECIFIED",
+            Self::State => "AGENT_EVENT_KIND_STATE",
+            Self::Changed => "AGENT_EVENT_KIND_CHANGED",
+            Self::Left => "AGENT_EVENT_KIND_LEFT",
+            Self::Presence => "AGENT_EVENT_KIND_PRESENCE",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "AGENT_EVENT_KIND_UNSPECIFIED" => Some(Self::Unspecified),
+            "AGENT_EVENT_KIND_STATE" => Some(Self::State),
+            "AGENT_EVENT_KIND_CHANGED" => Some(Self::Changed),
+            "AGENT_EVENT_KIND_LEFT" => Some(Self::Left),
+            "AGENT_EVENT_KIND_PRESENCE" => Some(Self::Presence),
             _ => None,
         }
     }
@@ -1392,6 +2205,34 @@ pub mod agent_registry_client {
                 .insert(GrpcMethod::new("acb.v1.AgentRegistry", "DiscoverAgents"));
             self.inner.unary(req, path, codec).await
         }
+        /// WatchAgents sends the agents that match and then what changes: registrations, updates and departures in order of revisions,
+        /// presence and activity as they change. At most 64 watches of one agent. Ends with `revision_gap` (detail `oldest_rev`) when
+        /// changes after `after_rev` are no longer kept: watch anew without it; with `token_expired`, `going_away` or `slow_down`: go on from
+        /// the last `revision`.
+        pub async fn watch_agents(
+            &mut self,
+            request: impl tonic::IntoRequest<super::WatchAgentsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::WatchAgentsResponse>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/acb.v1.AgentRegistry/WatchAgents",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("acb.v1.AgentRegistry", "WatchAgents"));
+            self.inner.server_streaming(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -1455,6 +2296,23 @@ pub mod agent_registry_server {
             request: tonic::Request<super::DiscoverAgentsRequest>,
         ) -> std::result::Result<
             tonic::Response<super::DiscoverAgentsResponse>,
+            tonic::Status,
+        >;
+        /// Server streaming response type for the WatchAgents method.
+        type WatchAgentsStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<super::WatchAgentsResponse, tonic::Status>,
+            >
+            + std::marker::Send
+            + 'static;
+        /// WatchAgents sends the agents that match and then what changes: registrations, updates and departures in order of revisions,
+        /// presence and activity as they change. At most 64 watches of one agent. Ends with `revision_gap` (detail `oldest_rev`) when
+        /// changes after `after_rev` are no longer kept: watch anew without it; with `token_expired`, `going_away` or `slow_down`: go on from
+        /// the last `revision`.
+        async fn watch_agents(
+            &self,
+            request: tonic::Request<super::WatchAgentsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<Self::WatchAgentsStream>,
             tonic::Status,
         >;
     }
@@ -1802,6 +2660,52 @@ pub mod agent_registry_server {
                                 max_encoding_message_size,
                             );
                         let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/acb.v1.AgentRegistry/WatchAgents" => {
+                    #[allow(non_camel_case_types)]
+                    struct WatchAgentsSvc<T: AgentRegistry>(pub Arc<T>);
+                    impl<
+                        T: AgentRegistry,
+                    > tonic::server::ServerStreamingService<super::WatchAgentsRequest>
+                    for WatchAgentsSvc<T> {
+                        type Response = super::WatchAgentsResponse;
+                        type ResponseStream = T::WatchAgentsStream;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::WatchAgentsRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as AgentRegistry>::watch_agents(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = WatchAgentsSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.server_streaming(method, req).await;
                         Ok(res)
                     };
                     Box::pin(fut)
@@ -2684,8 +3588,8 @@ pub struct UpdateContextRequest {
     /// Overwrites whatever is there. Audited.
     #[prost(bool, tag = "6")]
     pub force: bool,
-    /// The caller's key against doubles; at most 128 bytes. The key of a context's last update is kept with it: a repeat
-    /// gets the first answer with `duplicate` set.
+    /// The caller's key against doubles; at most 128 bytes. It is kept with the revision that it made, for as long as that
+    /// is (64): a repeat by the same agent gets the first answer with `duplicate` set.
     #[prost(string, tag = "7")]
     pub idempotency_key: ::prost::alloc::string::String,
 }
@@ -2844,9 +3748,13 @@ pub struct WatchResponse {
     /// In order of revisions; the state first, by id.
     #[prost(message, repeated, tag = "1")]
     pub events: ::prost::alloc::vec::Vec<ContextEvent>,
-    /// All changes up to here were sent. 0 until the state is complete: resume from it only when it is set.
+    /// All changes up to here were sent. 0 until the state is complete, and in a tenant where nothing ever changed: resume
+    /// from it only when it is set.
     #[prost(uint64, tag = "2")]
     pub revision: u64,
+    /// Whether the state was sent, all of it; so from the beginning with `after_rev`.
+    #[prost(bool, tag = "3")]
+    pub state_complete: bool,
 }
 /// ContextScope is who may see a context. Admins of the tenant may see all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
@@ -3054,7 +3962,9 @@ pub mod context_service_client {
         /// same content answers with the one that is there. Needs the role agent-producer.
         ///
         /// Errors: `context_exists` for an id or key that is taken, `context_too_large` above 1,048,576 bytes (stream it
-        /// instead), `invalid_name`, `invalid_version`, `storage_full`.
+        /// instead), `group_not_found` for a group that is not there, `context_limit` at 1,000,000 contexts of a tenant,
+        /// `missing_field` for a scope without the groups or shares that it needs, `invalid_name`, `invalid_version`,
+        /// `storage_full`.
         pub async fn create_context(
             &mut self,
             request: impl tonic::IntoRequest<super::CreateContextRequest>,
@@ -3081,7 +3991,8 @@ pub mod context_service_client {
         }
         /// GetContext shows one, by id or by key, as it is or as it was at a revision. Safe to repeat.
         ///
-        /// Errors: `context_not_found`, `revision_gap` when that revision is no longer kept.
+        /// Errors: `context_not_found`, `revision_gap` with the detail `oldest_rev` when that revision is no longer kept. What a
+        /// context was is shown to those who see it now and might see it then.
         pub async fn get_context(
             &mut self,
             request: impl tonic::IntoRequest<super::GetContextRequest>,
@@ -3111,7 +4022,8 @@ pub mod context_service_client {
         /// `idempotency_key`. Needs write access and the role agent-producer.
         ///
         /// Errors: `context_not_found`, `permission_denied`, `revision_conflict` with the detail `rev`, `missing_field` with
-        /// neither `if_rev` nor `force`, `context_too_large`, `invalid_version` for one that is not above the present one.
+        /// neither `if_rev` nor `force`, `context_too_large`, `invalid_version` for one that is not above the present one,
+        /// `idempotency_conflict` for a key that was used for something else, `group_not_found`.
         pub async fn update_context(
             &mut self,
             request: impl tonic::IntoRequest<super::UpdateContextRequest>,
@@ -3246,8 +4158,11 @@ pub mod context_service_client {
         /// revisions, without a hole. Resumes from the last `revision` that came. Ends with `token_expired` when the token
         /// does: open it anew from there.
         ///
+        /// Coming into a group and leaving it is a change: what it lets the caller see is `CREATED` or `DELETED` then.
+        ///
         /// Errors: `revision_gap` with the detail `oldest_rev` when changes after `after_rev` are no longer kept, `slow_down`
-        /// when the watcher falls behind further than the server keeps for it.
+        /// when the watcher falls behind further than the server keeps for it, `too_many_streams` above 64 watches of an agent,
+        /// `going_away` when the server drains.
         pub async fn watch(
             &mut self,
             request: impl tonic::IntoRequest<super::WatchRequest>,
@@ -3291,7 +4206,9 @@ pub mod context_service_server {
         /// same content answers with the one that is there. Needs the role agent-producer.
         ///
         /// Errors: `context_exists` for an id or key that is taken, `context_too_large` above 1,048,576 bytes (stream it
-        /// instead), `invalid_name`, `invalid_version`, `storage_full`.
+        /// instead), `group_not_found` for a group that is not there, `context_limit` at 1,000,000 contexts of a tenant,
+        /// `missing_field` for a scope without the groups or shares that it needs, `invalid_name`, `invalid_version`,
+        /// `storage_full`.
         async fn create_context(
             &self,
             request: tonic::Request<super::CreateContextRequest>,
@@ -3301,7 +4218,8 @@ pub mod context_service_server {
         >;
         /// GetContext shows one, by id or by key, as it is or as it was at a revision. Safe to repeat.
         ///
-        /// Errors: `context_not_found`, `revision_gap` when that revision is no longer kept.
+        /// Errors: `context_not_found`, `revision_gap` with the detail `oldest_rev` when that revision is no longer kept. What a
+        /// context was is shown to those who see it now and might see it then.
         async fn get_context(
             &self,
             request: tonic::Request<super::GetContextRequest>,
@@ -3314,7 +4232,8 @@ pub mod context_service_server {
         /// `idempotency_key`. Needs write access and the role agent-producer.
         ///
         /// Errors: `context_not_found`, `permission_denied`, `revision_conflict` with the detail `rev`, `missing_field` with
-        /// neither `if_rev` nor `force`, `context_too_large`, `invalid_version` for one that is not above the present one.
+        /// neither `if_rev` nor `force`, `context_too_large`, `invalid_version` for one that is not above the present one,
+        /// `idempotency_conflict` for a key that was used for something else, `group_not_found`.
         async fn update_context(
             &self,
             request: tonic::Request<super::UpdateContextRequest>,
@@ -3370,8 +4289,11 @@ pub mod context_service_server {
         /// revisions, without a hole. Resumes from the last `revision` that came. Ends with `token_expired` when the token
         /// does: open it anew from there.
         ///
+        /// Coming into a group and leaving it is a change: what it lets the caller see is `CREATED` or `DELETED` then.
+        ///
         /// Errors: `revision_gap` with the detail `oldest_rev` when changes after `after_rev` are no longer kept, `slow_down`
-        /// when the watcher falls behind further than the server keeps for it.
+        /// when the watcher falls behind further than the server keeps for it, `too_many_streams` above 64 watches of an agent,
+        /// `going_away` when the server drains.
         async fn watch(
             &self,
             request: tonic::Request<super::WatchRequest>,
@@ -5282,7 +6204,7 @@ pub struct StreamOpen {
     /// Id of the context to make: UUIDv7 chosen by the client, or empty. With `if_rev` or `force`: of the one to change.
     #[prost(string, tag = "2")]
     pub context_id: ::prost::alloc::string::String,
-    /// What to say of the context.
+    /// What to say of the context. Of a new revision: what changes; what is empty stays, and key and type cannot change.
     #[prost(message, optional, tag = "3")]
     pub spec: ::core::option::Option<ContextSpec>,
     /// For a new revision of an existing context: the revision that it was made for, looked at on completion.
@@ -5651,7 +6573,8 @@ pub mod stream_service_client {
         /// Errors: `stream_not_found` for somebody else's, `stream_expired` after 24 h without a chunk, `stream_closed`,
         /// `chunk_mismatch`, `digest_mismatch`, `storage_full`, `revision_conflict` and `context_exists` on completion. An error
         /// in `rejects` concerns its chunk only; one that ends the call leaves the stream to be resumed unless it says
-        /// `stream_closed`, `stream_expired` or `stream_not_found`.
+        /// `stream_closed`, `stream_expired` or `stream_not_found`, or has the detail `stream` = `aborted`: then the whole was not
+        /// what was said or its context could not be written, and the upload has been given up with its space.
         pub async fn stream_context(
             &mut self,
             request: impl tonic::IntoStreamingRequest<
@@ -5787,7 +6710,8 @@ pub mod stream_service_server {
         /// Errors: `stream_not_found` for somebody else's, `stream_expired` after 24 h without a chunk, `stream_closed`,
         /// `chunk_mismatch`, `digest_mismatch`, `storage_full`, `revision_conflict` and `context_exists` on completion. An error
         /// in `rejects` concerns its chunk only; one that ends the call leaves the stream to be resumed unless it says
-        /// `stream_closed`, `stream_expired` or `stream_not_found`.
+        /// `stream_closed`, `stream_expired` or `stream_not_found`, or has the detail `stream` = `aborted`: then the whole was not
+        /// what was said or its context could not be written, and the upload has been given up with its space.
         async fn stream_context(
             &self,
             request: tonic::Request<tonic::Streaming<super::StreamContextRequest>>,

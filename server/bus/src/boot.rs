@@ -29,7 +29,7 @@ pub async fn stores(config: &Config, clock: Arc<dyn Clock>) -> Result<Stores, St
         ..EmbeddedConfig::new(&config.storage.data_dir)
     };
     let profile = EmbeddedProfile::open(embedded, clock).await?;
-    Ok(Stores { metadata: profile.metadata, log: profile.log })
+    Ok(Stores { metadata: profile.metadata, log: profile.log, blobs: profile.blobs })
 }
 
 /// Looks at the logs of a data folder. Changes nothing.

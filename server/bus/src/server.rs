@@ -8,7 +8,7 @@ use std::{
 };
 
 use acb_ports::{
-    Clock, IdSource, ManualClock, MessageLog, MetadataStore, SystemClock, SystemIds,
+    BlobStore, Clock, IdSource, ManualClock, MessageLog, MetadataStore, SystemClock, SystemIds,
     metadata::{AgentFilter, ROWS_MAX},
 };
 use acb_types::{ErrorCode, TenantId};
@@ -18,6 +18,7 @@ use crate::{
     api::{admin, grpc, router},
     app::{App, AppConfig, AppDeps, page::PageKey},
     auth::{Authenticator, FamilyId, Mode, authenticator::TENANT_DEFAULT, keyring, revocation::Revocations},
+    changes::Changes,
     config::Config,
     delivery::{Delivery, DeliveryConfig, DeliveryDeps},
     domain::durability::DurabilityPolicy,
@@ -25,7 +26,7 @@ use crate::{
     error::AppError,
     presence::Presence,
     shutdown::{Clean, Phases},
-    tasks::{Tasks, sweep},
+    tasks::{Tasks, contexts::Reconciler, sweep, uploads},
     telemetry::Metrics,
 };
 
@@ -84,6 +85,8 @@ pub struct Stores {
     pub metadata: Arc<dyn MetadataStore>,
     /// The messages.
     pub log: Arc<dyn MessageLog>,
+    /// Payloads too large for a row.
+    pub blobs: Arc<dyn BlobStore>,
 }
 
 /// Builds a server. Ports that are 0 are chosen by the system; [`ServerHandle`] says which.
@@ -153,7 +156,7 @@ impl ServerBuilder {
     /// # Errors
     /// See [`StartError`]. Nothing is left running then.
     pub async fn start(self) -> Result<ServerHandle, StartError> {
-        let config = &self.config;
+        let config = self.config.clone();
         if self.mode == Mode::Dev && !config.server.listen.ip().is_loopback() {
             let listen = config.server.listen;
             return Err(StartError::Refused(format!(
@@ -170,7 +173,18 @@ impl ServerBuilder {
         // Ports first: a second server on one machine is the most common mistake, and this says so at once.
         let listener = listen(config.server.listen)?;
         let admin_listener = listen(config.server.admin_listen)?;
+        let address = listener.local_addr().map_err(StartError::Thread)?;
+        let admin_address = admin_listener.local_addr().map_err(StartError::Thread)?;
+        let inside = self.assemble().await?;
+        let edge = Edge::start(listener, &inside.edge_deps(tls)).map_err(StartError::Thread)?;
+        inside.tasks.spawn("admin", serve_admin(admin_listener, admin::router(inside.admin.clone())));
+        let (admin_key, phases) = inside.serve(edge).await;
+        Ok(ServerHandle { address, admin_address, admin_key, phases })
+    }
 
+    /// Puts together everything that is behind the edge.
+    pub(crate) async fn assemble(self) -> Result<Inside, StartError> {
+        let config = &self.config;
         let metrics = Arc::new(Metrics::new());
         let stop = CancellationToken::new();
         let tasks = Tasks::new(stop.clone());
@@ -187,13 +201,16 @@ impl ServerBuilder {
             },
         })
         .await?;
-        let presence = Arc::new(Presence::new(Arc::clone(&self.clock)));
+        let presence = Arc::new(Presence::new(Arc::clone(&self.clock), Arc::clone(&metrics)));
         let revocations = Arc::new(Revocations::default());
         self.remember(&presence, &revocations).await?;
         let auth =
             Arc::new(Authenticator::new(self.mode, Arc::clone(&self.clock), Arc::new(identity.keyring), revocations));
+        let drain = CancellationToken::new();
+        let expiry = Arc::new(tokio::sync::Notify::new());
         let app = Arc::new(App::new(AppDeps {
             metadata: Arc::clone(&self.stores.metadata),
+            blobs: Arc::clone(&self.stores.blobs),
             delivery: Arc::clone(&delivery),
             presence: Arc::clone(&presence),
             auth: Arc::clone(&auth),
@@ -203,62 +220,40 @@ impl ServerBuilder {
             config: self.app_config(),
             page_key: identity.page_key,
             node: identity.node,
+            changes: Arc::new(Changes::new(Arc::clone(&self.stores.metadata))),
+            expiry: Arc::clone(&expiry),
+            drain: drain.clone(),
             blocking: tokio::runtime::Handle::current(),
         })?);
         let admin_key = self.admin_key(&app).await?;
-
-        let (stop_accepting, drain, kill) =
-            (CancellationToken::new(), CancellationToken::new(), CancellationToken::new());
         let readiness = router::Readiness::default();
         let (services, health) = grpc::routes(&app, &tasks)?;
         let hot = hot_routes(&delivery, &auth, &presence, self.durability(), &self.clock, &metrics, &drain);
-        let edge = Edge::start(
-            listener,
-            &EdgeDeps {
-                router: router::router(hot, services, readiness.clone()),
-                tls,
-                limits: edge_limits(config),
-                hot_runtimes: hot_runtimes(config.edge.hot_runtimes),
-                metrics: Arc::clone(&metrics),
-                stop_accepting: stop_accepting.clone(),
-                drain: drain.clone(),
-                kill: kill.clone(),
-            },
-        )
-        .map_err(StartError::Thread)?;
-        let admin_address = admin_listener.local_addr().map_err(StartError::Thread)?;
-        let admin = admin::router(admin::AdminDeps {
+        let admin = admin::AdminDeps {
             readiness: readiness.clone(),
             metrics,
             presence,
             delivery: Arc::clone(&delivery),
             clock: Arc::clone(&self.clock),
             started_mono_ms: self.clock.now().mono_ms,
-            manual: self.manual.clone(),
-        });
-        tasks.spawn("admin", serve_admin(admin_listener, admin));
-        tasks.spawn("sweep", sweep::run(Arc::clone(&self.stores.metadata), Arc::clone(&self.clock)));
-        health.set(true).await;
-        readiness.set(true);
-        let address = edge.address();
-        let shutdown = config.shutdown.clone();
-        Ok(ServerHandle {
-            address,
-            admin_address,
+            manual: self.manual,
+        };
+        Ok(Inside {
+            routes: router::router(hot, services, readiness),
+            admin,
             admin_key,
-            phases: Phases {
-                settings: shutdown,
-                readiness,
-                health,
-                stop_accepting,
-                drain,
-                kill,
-                stop,
-                tasks,
-                edge,
-                delivery,
-                metadata: self.stores.metadata,
-            },
+            health,
+            drain,
+            stop,
+            tasks,
+            delivery,
+            app,
+            metadata: self.stores.metadata,
+            expiry,
+            clock: self.clock,
+            config: self.config,
+            stop_accepting: CancellationToken::new(),
+            kill: CancellationToken::new(),
         })
     }
 
@@ -354,6 +349,71 @@ impl ServerBuilder {
             write_secret(path, &key).map_err(|source| StartError::KeyFile { path: path.clone(), source })?;
         }
         Ok(Some(key))
+    }
+}
+
+/// A server without its edge.
+pub(crate) struct Inside {
+    pub(crate) routes: axum::Router,
+    pub(crate) admin: admin::AdminDeps,
+    admin_key: Option<String>,
+    health: grpc::Health,
+    stop_accepting: CancellationToken,
+    drain: CancellationToken,
+    kill: CancellationToken,
+    stop: CancellationToken,
+    tasks: Tasks,
+    delivery: Arc<Delivery>,
+    app: Arc<App>,
+    metadata: Arc<dyn MetadataStore>,
+    expiry: Arc<tokio::sync::Notify>,
+    clock: Arc<dyn Clock>,
+    config: Config,
+}
+
+impl Inside {
+    /// What an edge for it stands on.
+    pub(crate) fn edge_deps(&self, tls: Option<Arc<rustls::ServerConfig>>) -> EdgeDeps {
+        EdgeDeps {
+            router: self.routes.clone(),
+            tls,
+            limits: edge_limits(&self.config),
+            hot_runtimes: hot_runtimes(self.config.edge.hot_runtimes),
+            metrics: Arc::clone(&self.admin.metrics),
+            stop_accepting: self.stop_accepting.clone(),
+            drain: self.drain.clone(),
+            kill: self.kill.clone(),
+        }
+    }
+
+    /// Says that it serves. Answers with the admin key, if one was made, and with what stops it.
+    pub(crate) async fn serve(self, edge: Edge) -> (Option<String>, Phases) {
+        self.tasks.spawn("uploads", uploads::run(self.app));
+        let reconciler = Reconciler {
+            metadata: Arc::clone(&self.metadata),
+            clock: Arc::clone(&self.clock),
+            metrics: Arc::clone(&self.admin.metrics),
+            wake: self.expiry,
+        };
+        self.tasks.spawn("contexts", reconciler.run());
+        self.tasks.spawn("presence", Arc::clone(&self.admin.presence).run());
+        self.tasks.spawn("sweep", sweep::run(Arc::clone(&self.metadata), self.clock));
+        self.health.set(true).await;
+        self.admin.readiness.set(true);
+        let phases = Phases {
+            settings: self.config.shutdown,
+            readiness: self.admin.readiness,
+            health: self.health,
+            stop_accepting: self.stop_accepting,
+            drain: self.drain,
+            kill: self.kill,
+            stop: self.stop,
+            tasks: self.tasks,
+            edge,
+            delivery: self.delivery,
+            metadata: self.metadata,
+        };
+        (self.admin_key, phases)
     }
 }
 

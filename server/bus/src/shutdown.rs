@@ -58,6 +58,7 @@ impl Phases {
         self.readiness.set(false);
         self.health.set(false).await;
         self.stop_accepting.cancel();
+        self.edge.close_pipes();
         self.drain.cancel();
         let drained = tokio::select! {
             drained = self.edge.drained(self.settings.drain_timeout) => drained,
@@ -93,5 +94,22 @@ impl Phases {
         }
         tracing::info!(clean = clean == Clean::Yes, "stopped");
         clean
+    }
+
+    /// Ends everything at once, as the end of the process would: nothing is flushed, and nothing more reaches a store.
+    pub(crate) async fn abandon(self) {
+        self.stop_accepting.cancel();
+        self.edge.close_pipes();
+        self.kill.cancel();
+        self.stop.cancel();
+        self.tasks.finished().await;
+        let (edge, delivery) = (self.edge, self.delivery);
+        let ended = tokio::task::spawn_blocking(move || {
+            edge.join();
+            delivery.abandon();
+        });
+        if ended.await.is_err() {
+            tracing::error!("ending the threads panicked");
+        }
     }
 }

@@ -4,6 +4,7 @@
 //! Features: `contract` builds the suites (`metadata_store_contract!`, `message_log_contract!`) that every adapter runs
 //! in its own tests.
 
+pub mod blob_store;
 pub mod capability;
 pub mod clock;
 #[cfg(feature = "contract")]
@@ -14,6 +15,7 @@ pub mod memory;
 pub mod message_log;
 pub mod metadata;
 
+pub use blob_store::{BlobPin, BlobReader, BlobStore, Stage};
 pub use capability::LogCapability;
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use error::StoreError;

@@ -1,4 +1,4 @@
-//! The embedded profile: one data folder, both stores.
+//! The embedded profile: one data folder, all stores.
 //!
 //! ```text
 //! acb-data/LOCK FORMAT tenants/…          the message log's
@@ -10,10 +10,11 @@
 use std::{path::PathBuf, sync::Arc};
 
 use acb_log::OsDisk;
-use acb_ports::{Clock, LogCapability, MessageLog, MetadataStore, StoreError};
+use acb_ports::{BlobStore, Clock, LogCapability, MessageLog, MetadataStore, StoreError};
 use acb_types::ErrorCode;
 
 use crate::{
+    blobs::EmbeddedBlobs,
     embedded_log::{EmbeddedLog, EmbeddedLogConfig},
     sqlite::{READERS, SqliteConfig, SqliteMetadata},
 };
@@ -53,6 +54,8 @@ pub struct EmbeddedProfile {
     pub metadata: Arc<dyn MetadataStore>,
     /// The message log.
     pub log: Arc<dyn MessageLog>,
+    /// The blob store.
+    pub blobs: Arc<dyn BlobStore>,
     /// What the message log can do.
     pub capability: LogCapability,
 }
@@ -83,7 +86,13 @@ impl EmbeddedProfile {
             readers: config.metadata_readers,
             bytes_max: config.metadata_bytes_max,
         })?;
-        Ok(Self { metadata: Arc::new(metadata), log: Arc::new(log), capability: LogCapability::EMBEDDED })
+        let blobs = EmbeddedBlobs::open(OsDisk::shared(), &config.path);
+        Ok(Self {
+            metadata: Arc::new(metadata),
+            log: Arc::new(log),
+            blobs: Arc::new(blobs),
+            capability: LogCapability::EMBEDDED,
+        })
     }
 
     /// Closes the metadata store. Partitions are closed by who opened them, before this; the folder is free when the last

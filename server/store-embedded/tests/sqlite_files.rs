@@ -10,13 +10,16 @@ use std::{
 
 use acb_ports::{
     MetadataStore,
-    metadata::{AgentFilter, AgentSpec, NewSubscription, ROWS_MAX, Registration, SubscriptionSpec},
+    metadata::{
+        AgentFilter, AgentSpec, Changed, ContentPlace, ContextFilter, ContextScope, ListedAt, NewSubscription,
+        Payloads, ROWS_MAX, Registration, SubscriptionSpec, UploadStore as _, UploadTarget, Viewer,
+    },
 };
 use acb_store_embedded::{
     SqliteConfig, SqliteMetadata,
     sqlite::{Drill, MIGRATIONS},
 };
-use acb_types::{AgentId, ClassId, ErrorCode, TenantId, Timestamp, batch::StartAt};
+use acb_types::{AgentId, ClassId, ErrorCode, TenantId, Timestamp, batch::StartAt, stream::StreamState};
 
 const NOW: Timestamp = Timestamp(1_767_225_600_000);
 
@@ -230,6 +233,7 @@ async fn a_store_of_every_older_version_is_brought_forward_with_its_rows() {
         let t = tenant();
         let agent = store.agent_get(&t, &"w1".parse().unwrap()).await.unwrap().unwrap();
         assert_eq!((agent.spec.name.as_str(), agent.revision, agent.incarnation.0), ("Worker", 7, 3));
+        assert_eq!(store.change_list(&t, 0, 10).await.unwrap().oldest, 7, "changes of older versions were never kept");
         let wanted = AgentFilter { capabilities_all: vec!["files.hash".parse().unwrap()], ..AgentFilter::default() };
         assert_eq!(store.agent_list(&t, &wanted, None, 10).await.unwrap(), [agent]);
         assert_eq!(store.subscription_list_all(&t).await.unwrap().len(), 3);
@@ -246,8 +250,51 @@ async fn a_store_of_every_older_version_is_brought_forward_with_its_rows() {
             let rows = store.audit_list(&t, None, 10).await.unwrap();
             assert!(rows[0].follows(None), "{rows:?}");
         }
+        if before >= 4 {
+            contexts_of_version_4(&store, &t).await;
+        }
+        if before >= 5 {
+            uploads_of_version_5(&store, &t).await;
+        }
         store.close().await.unwrap();
     }
+}
+
+async fn contexts_of_version_4(store: &SqliteMetadata, t: &TenantId) {
+    let id = "0194f0c1-0000-7000-8000-000000000001".parse().unwrap();
+    let row = store.context_get(t, &id).await.unwrap().unwrap();
+    assert_eq!((row.rev, row.created_rev, row.access_rev, row.content.size), (10, 9, 10, 5));
+    assert_eq!(row.content.place, ContentPlace::Inline("hello".into()));
+    assert_eq!((row.spec.scope, row.spec.version.to_string().as_str()), (ContextScope::Group, "0.1.1"));
+    let first = store.context_get_at(t, &id, 9).await.unwrap().unwrap();
+    assert_eq!((first.content.place, first.spec.shares.len()), (ContentPlace::Blob, 1));
+    assert_eq!(store.context_find(t, &"plans/alpha".parse().unwrap(), None).await.unwrap(), Some(id));
+    assert_eq!(store.context_blobs_named(t, None, 9).await.unwrap().len(), 1);
+    let groups = store.memberships(t, &"w1".parse().unwrap(), None).await.unwrap().groups;
+    let viewer = Some(Viewer { agent: "w1".parse().unwrap(), groups });
+    let filter = ContextFilter { viewer, labels: ["draft".to_owned()].into(), ..ContextFilter::default() };
+    let listed = store.context_list(t, &filter, ListedAt::Now(NOW), Payloads::Read, None, 9).await.unwrap();
+    assert_eq!(listed, [row]);
+    let kinds: Vec<_> = store.change_list(t, 7, 9).await.unwrap().changes.into_iter().map(|c| c.what).collect();
+    assert!(matches!(
+        &kinds[..],
+        [Changed::Group { .. }, Changed::Context { before: None, .. }, Changed::Context { .. }]
+    ));
+}
+
+async fn uploads_of_version_5(store: &SqliteMetadata, t: &TenantId) {
+    let rows = store.upload_list(t, None, 9).await.unwrap();
+    let [open, complete] = &rows[..] else { panic!("{rows:?}") };
+    assert_eq!((open.state, open.session, open.received_bytes, open.sha256), (StreamState::Open, 3, 2_097_152, None));
+    assert_eq!((open.chunking.chunk_bytes, open.chunking.total_bytes), (1 << 20, None));
+    let UploadTarget::Create { spec } = &open.target else { panic!("{open:?}") };
+    assert_eq!((spec.ttl, spec.shares.len()), (Some(Duration::from_mins(1)), 1));
+    let received = store.upload_received(t, &open.id).await.unwrap();
+    assert_eq!(received.ranges().collect::<Vec<_>>(), [(0, 1), (2, 1)]);
+    assert_eq!((complete.state, complete.rev, complete.chunking.total_bytes), (StreamState::Complete, 10, Some(5)));
+    let UploadTarget::Update { change, if_rev } = &complete.target else { panic!("{complete:?}") };
+    assert_eq!((change.description.as_deref(), &change.labels, *if_rev), (Some("the plan"), &None, Some(9)));
+    assert_eq!(store.upload_chunk(t, &complete.id, 0).await.unwrap(), complete.sha256);
 }
 
 /// An older program says so, and changes nothing.

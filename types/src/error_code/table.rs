@@ -138,6 +138,10 @@ pub enum ErrorCode {
     ProtocolError,
     /// A fault of the server or of the library itself.
     Internal,
+    /// A client is used in another process than the one that it was made in: after a fork it has none of its threads.
+    ClientForked,
+    /// So many calls of this client are on their way that it takes no more for a moment.
+    InFlightLimit,
     /// No context of that id or key is there, or the caller may not see it.
     ContextNotFound,
     /// A context of that key is there.
@@ -152,6 +156,10 @@ pub enum ErrorCode {
     GroupNotFound,
     /// A group of that name is in the tenant.
     GroupExists,
+    /// The tenant has as many contexts as it may.
+    ContextLimit,
+    /// The tenant has as many groups, the group as many members, or the agent as many memberships as it may.
+    GroupLimit,
     /// No upload of that id is there, or it is not the caller's.
     StreamNotFound,
     /// The upload was not continued for longer than it is kept.
@@ -233,6 +241,8 @@ impl ErrorCode {
         Self::Timeout,
         Self::ProtocolError,
         Self::Internal,
+        Self::ClientForked,
+        Self::InFlightLimit,
         Self::ContextNotFound,
         Self::ContextExists,
         Self::RevisionConflict,
@@ -240,6 +250,8 @@ impl ErrorCode {
         Self::RevisionGap,
         Self::GroupNotFound,
         Self::GroupExists,
+        Self::ContextLimit,
+        Self::GroupLimit,
         Self::StreamNotFound,
         Self::StreamExpired,
         Self::ChunkMismatch,
@@ -315,23 +327,27 @@ impl ErrorCode {
             Self::Timeout => &ROWS[63],
             Self::ProtocolError => &ROWS[64],
             Self::Internal => &ROWS[65],
-            Self::ContextNotFound => &ROWS[66],
-            Self::ContextExists => &ROWS[67],
-            Self::RevisionConflict => &ROWS[68],
-            Self::ContextTooLarge => &ROWS[69],
-            Self::RevisionGap => &ROWS[70],
-            Self::GroupNotFound => &ROWS[71],
-            Self::GroupExists => &ROWS[72],
-            Self::StreamNotFound => &ROWS[73],
-            Self::StreamExpired => &ROWS[74],
-            Self::ChunkMismatch => &ROWS[75],
-            Self::DigestMismatch => &ROWS[76],
-            Self::StreamClosed => &ROWS[77],
+            Self::ClientForked => &ROWS[66],
+            Self::InFlightLimit => &ROWS[67],
+            Self::ContextNotFound => &ROWS[68],
+            Self::ContextExists => &ROWS[69],
+            Self::RevisionConflict => &ROWS[70],
+            Self::ContextTooLarge => &ROWS[71],
+            Self::RevisionGap => &ROWS[72],
+            Self::GroupNotFound => &ROWS[73],
+            Self::GroupExists => &ROWS[74],
+            Self::ContextLimit => &ROWS[75],
+            Self::GroupLimit => &ROWS[76],
+            Self::StreamNotFound => &ROWS[77],
+            Self::StreamExpired => &ROWS[78],
+            Self::ChunkMismatch => &ROWS[79],
+            Self::DigestMismatch => &ROWS[80],
+            Self::StreamClosed => &ROWS[81],
         }
     }
 }
 
-static ROWS: [Row; 78] = [
+static ROWS: [Row; 82] = [
     Row {
         name: "invalid_argument",
         number: 100,
@@ -1059,6 +1075,28 @@ static ROWS: [Row; 78] = [
         action: "Report it with the request id; the server's log has the rest under it.",
     },
     Row {
+        name: "client_forked",
+        number: 708,
+        kind: ErrorKind::Conflict,
+        retryable: false,
+        retry_after_ms: None,
+        grpc: 9,
+        http: 409,
+        meaning: "A client is used in another process than the one that it was made in: after a fork it has none of its threads.",
+        action: "Make a client in the child; the message names both processes.",
+    },
+    Row {
+        name: "in_flight_limit",
+        number: 709,
+        kind: ErrorKind::ResourceExhausted,
+        retryable: true,
+        retry_after_ms: Some(10),
+        grpc: 8,
+        http: 429,
+        meaning: "So many calls of this client are on their way that it takes no more for a moment.",
+        action: "Await some of them first.",
+    },
+    Row {
         name: "context_not_found",
         number: 800,
         kind: ErrorKind::NotFound,
@@ -1134,6 +1172,28 @@ static ROWS: [Row; 78] = [
         http: 409,
         meaning: "A group of that name is in the tenant.",
         action: "Use it, or choose another name.",
+    },
+    Row {
+        name: "context_limit",
+        number: 807,
+        kind: ErrorKind::ResourceExhausted,
+        retryable: false,
+        retry_after_ms: None,
+        grpc: 8,
+        http: 429,
+        meaning: "The tenant has as many contexts as it may.",
+        action: "Delete those that nobody uses, or give them a time to live.",
+    },
+    Row {
+        name: "group_limit",
+        number: 808,
+        kind: ErrorKind::ResourceExhausted,
+        retryable: false,
+        retry_after_ms: None,
+        grpc: 8,
+        http: 429,
+        meaning: "The tenant has as many groups, the group as many members, or the agent as many memberships as it may.",
+        action: "Share contexts with the agents by name, or use fewer and larger groups.",
     },
     Row {
         name: "stream_not_found",

@@ -11,17 +11,17 @@ use super::Files;
 /// One code of the table.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Code {
-    name: String,
-    number: u16,
+pub(super) struct Code {
+    pub(super) name: String,
+    pub(super) number: u16,
     kind: String,
-    retryable: bool,
+    pub(super) retryable: bool,
     retry_after_ms: Option<u64>,
     grpc: String,
     http: u16,
-    meaning: String,
+    pub(super) meaning: String,
     causes: Vec<String>,
-    action: String,
+    pub(super) action: String,
 }
 
 /// Status codes of gRPC, by number.
@@ -46,6 +46,11 @@ const GRPC: [&str; 17] = [
 ];
 
 impl Code {
+    /// Its kind as people and other languages have it.
+    pub(super) fn kind_name(&self) -> Option<&'static str> {
+        ErrorKind::ALL.into_iter().find(|k| format!("{k:?}") == self.kind).map(ErrorKind::name)
+    }
+
     fn variant(&self) -> String {
         camel(&self.name)
     }
@@ -73,7 +78,7 @@ fn camel(name: &str) -> String {
     name.split('_').map(|word| word[..1].to_ascii_uppercase() + &word[1..]).collect()
 }
 
-pub(super) fn generate(root: &Path, files: &mut Files) -> Result<()> {
+pub(super) fn generate(root: &Path, files: &mut Files) -> Result<Vec<Code>> {
     let text = fs::read_to_string(root.join("conformance/error_codes.yaml"))?;
     let codes: Vec<Code> = serde_norway::from_str(&text).context("conformance/error_codes.yaml")?;
     let (mut names, mut numbers) = (HashSet::new(), HashSet::new());
@@ -85,7 +90,7 @@ pub(super) fn generate(root: &Path, files: &mut Files) -> Result<()> {
     }
     files.insert("docs/errors/README.md".to_owned(), index(&codes)?.into_bytes());
     files.insert("types/src/error_code/table.rs".to_owned(), table(&codes)?.into_bytes());
-    Ok(())
+    Ok(codes)
 }
 
 fn table(codes: &[Code]) -> Result<String> {

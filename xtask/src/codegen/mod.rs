@@ -6,6 +6,8 @@
 mod errors;
 mod limits;
 mod proto;
+mod python;
+mod rust;
 
 use std::{collections::BTreeMap, fs, io, path::Path};
 
@@ -20,7 +22,9 @@ const OWNED: [&str; 2] = ["docs/errors", "proto/src/generated"];
 fn generate(root: &Path) -> Result<Files> {
     let mut files = Files::new();
     proto::generate(root, &mut files).context("protobuf")?;
-    errors::generate(root, &mut files).context("error codes")?;
+    let codes = errors::generate(root, &mut files).context("error codes")?;
+    python::generate(root, &codes, &mut files).context("Python")?;
+    rust::generate(root, &mut files).context("reference of the Rust client")?;
     limits::generate(&mut files);
     Ok(files)
 }

@@ -7,17 +7,21 @@ use anyhow::{Context, Result, ensure};
 use super::files::Source;
 
 /// What each crate may import of ours, by folder (DESIGN section 2). Dev-dependencies are free.
-const CRATES: [(&str, &[&str]); 15] = [
+const CRATES: [(&str, &[&str]); 19] = [
     ("types", &[]),
     ("proto", &[]),
     ("core", &["acb-types", "acb-proto"]),
+    ("testing", &["acb-sdk", "acb-server", "acb-ports", "acb-types"]),
     ("cli", &["acb-sdk", "acb-types"]),
+    ("bindings/kit", &["acb-sdk"]),
+    ("bindings/python", &["acb-kit", "acb-sdk"]),
     ("server/ports", &["acb-types"]),
     ("server/log", &["acb-types"]),
     ("server/engine", &["acb-types"]),
     ("server/store-embedded", &["acb-ports", "acb-log", "acb-types"]),
     ("server/bus", &["acb-ports", "acb-engine", "acb-log", "acb-store-embedded", "acb-types", "acb-proto"]),
-    ("conformance/testkit", &["acb-sdk", "acb-types", "acb-proto", "acb-server", "acb-ports"]),
+    ("conformance/testkit", &["acb-sdk", "acb-types", "acb-proto", "acb-testing"]),
+    ("conformance/faults", &["acb-testkit", "acb-testing", "acb-ports", "acb-proto", "acb-types"]),
     ("conformance/crash", &["acb-sdk", "acb-types", "acb-proto", "acb-log", "acb-testkit"]),
     ("conformance/sim", &["acb-types", "acb-ports", "acb-log", "acb-engine", "acb-store-embedded", "acb-server"]),
     ("bench", &["acb-sdk", "acb-types", "acb-proto", "acb-testkit"]),

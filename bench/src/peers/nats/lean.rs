@@ -107,6 +107,7 @@ pub(super) async fn fast_ingest(plan: &Plan, client: &Client) -> Result<Outcome>
         delivered: 0,
         counted: committed,
         value: None,
+        wakes: None,
         latencies: Latencies::new(),
         measured,
     })
@@ -153,6 +154,7 @@ pub(super) async fn own_inbox(plan: &Plan, client: &Client) -> Result<Outcome> {
         delivered: 0,
         counted: published,
         value: None,
+        wakes: None,
         latencies: Latencies::new(),
         measured,
     })

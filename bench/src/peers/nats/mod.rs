@@ -6,9 +6,13 @@
 //!   time as a stream, one `ack()` per message.
 //! - Request: core NATS `request`, the responder publishes to the reply subject; nothing is stored.
 //!
+//! - Files: the object store, `put` and `get`, in `object.rs`.
+//! - Python: `nats-py` publishes and receives, driven from here; this client fills, counts and asks for the ack floor.
+//!
 //! Subject validation in the client is off: subjects here are constants, and ours does not pay it either.
 
 mod lean;
+mod object;
 
 use std::time::{Duration, Instant};
 
@@ -27,11 +31,11 @@ use futures_util::StreamExt as _;
 use serde_json::json;
 
 use crate::{
-    case::{ACK_WINDOW, Form, Shape},
+    case::{ACK_WINDOW, Form, Language, Shape},
     load::{
         Outcome, Plan,
-        client::{Keys, Publish, Receive, Request},
-        deliver, exchange, idle, publish, settle_disk,
+        client::{Ask, Keys, Publish, Receive, Request},
+        deliver, exchange, idle, publish, python, settle_disk,
     },
 };
 
@@ -42,6 +46,11 @@ const REQUESTS: &str = "req.work";
 /// Deliveries per second a backlog is sized for, by payload: what the peer did once on this kind of machine.
 const BACKLOG_256: u64 = 230_000;
 const BACKLOG_4096: u64 = 50_000;
+const BACKLOG_PUSH: u64 = 140_000;
+const BACKLOG_FETCH: u64 = 40_000;
+
+/// How long the last acks may take to the server.
+const HELD_WITHIN: Duration = Duration::from_secs(30);
 
 /// Runs the plan against a NATS server; the second figure is what the server says it stored.
 pub(crate) async fn load(plan: Plan) -> Result<(Outcome, Option<u64>)> {
@@ -52,6 +61,8 @@ pub(crate) async fn load(plan: Plan) -> Result<(Outcome, Option<u64>)> {
             let outcome = idle::idle(&plan, connections, |number| nats.idle(number)).await?;
             Ok((outcome, None))
         }
+        Shape::OpenLoop { agents, per_second } => Ok((nats.open_loop(&plan, agents, per_second).await?, None)),
+        Shape::Upload | Shape::Download => object::load(&plan, nats.jetstream().await?).await,
         _ => {
             nats.create_stream(plan.form == Form::Lean).await?;
             let before = nats.stored().await?;
@@ -118,27 +129,37 @@ impl Nats {
 
     async fn durable(&self, plan: &Plan) -> Result<Outcome> {
         match plan.case.shape {
+            Shape::Pipelined if plan.language == Language::Python => python::publish(plan).await,
             Shape::Pipelined => match plan.form {
                 Form::Usual => publish::pipelined(plan, self.publisher().await?).await,
                 Form::Lean => lean::fast_ingest(plan, &self.connect().await?).await,
                 Form::OwnInbox => lean::own_inbox(plan, &self.connect().await?).await,
+                form => bail!("{} is a way to receive", form.name()),
             },
             Shape::OneInFlight { clients } => {
                 let publishers = publish::open_many(clients, |_| self.publisher()).await?;
                 publish::one_in_flight(plan, publishers).await
             }
             Shape::Backlog => {
-                let rate = if plan.case.payload > 256 { BACKLOG_4096 } else { BACKLOG_256 };
+                let rate = match (plan.language, plan.form) {
+                    (Language::Python, Form::Fetch) => BACKLOG_FETCH,
+                    (Language::Python, _) => BACKLOG_PUSH,
+                    _ if plan.case.payload > 256 => BACKLOG_4096,
+                    _ => BACKLOG_256,
+                };
                 let count = deliver::backlog_size(plan, rate)?;
                 publish::fill(plan, &self.publisher().await?, count).await?;
                 settle_disk().await?;
+                if plan.language == Language::Python {
+                    return python::receive(plan, count, Box::pin(self.held(count))).await;
+                }
                 deliver::backlog(plan, Box::pin(self.receiver(0)), count).await
             }
             Shape::Live { subscriptions } => {
                 let receivers = publish::open_many(subscriptions, |number| self.receiver(number)).await?;
                 deliver::live(plan, self.publisher().await?, receivers).await
             }
-            Shape::RequestReply { .. } | Shape::Idle { .. } => bail!("not a JetStream case"),
+            _ => bail!("{} is not a case of JetStream", plan.case.name),
         }
     }
 
@@ -160,6 +181,42 @@ impl Nats {
         })
         .await?;
         exchange::request_reply(plan, requesters).await
+    }
+
+    /// Waits until the consumer that the Python client made has all acks.
+    async fn held(&self, count: u64) -> Result<()> {
+        let stream = self.jetstream().await?.get_stream(STREAM).await?;
+        let deadline = Instant::now() + HELD_WITHIN;
+        loop {
+            let info = stream.consumer_info("d0").await?;
+            let floor = info.ack_floor.stream_sequence;
+            if floor >= count && info.num_ack_pending == 0 {
+                return Ok(());
+            }
+            ensure!(Instant::now() < deadline, "the ack floor stays at {floor} of {count}");
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    }
+
+    /// Agents with a subject each, over core NATS: nothing is stored.
+    async fn open_loop(&self, plan: &Plan, agents: usize, per_second: u32) -> Result<Outcome> {
+        let agents = publish::open_many(agents, |number| async move {
+            let client = self.connect().await?;
+            let mut requests = client.subscribe(format!("agent.{number}")).await?;
+            client.flush().await?;
+            let answering = client.clone();
+            tokio::spawn(async move {
+                while let Some(request) = requests.next().await {
+                    if let Some(reply) = request.reply {
+                        answering.publish(reply, request.payload).await?;
+                    }
+                }
+                Ok::<_, anyhow::Error>(())
+            });
+            Ok(Agent { client })
+        })
+        .await?;
+        exchange::open_loop(plan, agents, per_second).await
     }
 
     /// A connection with one subscription; small read buffers, for the client's sake alone.
@@ -220,7 +277,7 @@ impl Receive for Receiver {
     }
 
     async fn settled(&mut self, count: u64) -> Result<()> {
-        let deadline = Instant::now() + Duration::from_secs(30);
+        let deadline = Instant::now() + HELD_WITHIN;
         loop {
             let info = self.consumer.info().await?;
             let floor = info.ack_floor.stream_sequence;
@@ -230,6 +287,16 @@ impl Receive for Receiver {
             ensure!(Instant::now() < deadline, "the ack floor stays at {floor} of {count}");
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
+    }
+}
+
+struct Agent {
+    client: Client,
+}
+
+impl Ask for Agent {
+    async fn ask(&self, agent: usize, payload: Bytes) -> Result<Bytes> {
+        Ok(self.client.request(format!("agent.{agent}"), payload).await?.payload)
     }
 }
 

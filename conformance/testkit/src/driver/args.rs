@@ -24,6 +24,13 @@ fn bad(name: &str, wanted: &str, value: &Value) -> Failure {
 }
 
 impl Args {
+    /// The same, with one value more or another one.
+    #[must_use]
+    pub fn with(mut self, name: &str, value: Value) -> Self {
+        self.0.insert(name.to_owned(), value);
+        self
+    }
+
     /// A value as it is.
     pub fn get(&self, name: &str) -> Option<&Value> {
         self.0.get(name)

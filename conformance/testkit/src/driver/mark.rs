@@ -21,6 +21,11 @@ impl Mark {
         Self(world.into())
     }
 
+    /// What the world is called.
+    pub fn name(&self) -> &str {
+        &self.0
+    }
+
     fn seal(&self, body: &[u8]) -> Bytes {
         let mut out = body.to_vec();
         out.push(SIGN);

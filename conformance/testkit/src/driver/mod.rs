@@ -6,14 +6,16 @@
 //! whose connection broke is there again, resumed, when it is next asked.
 
 pub mod args;
+pub mod content;
 mod core;
+mod fake;
+mod guest;
 mod mark;
 mod raw;
 pub mod shape;
 
 use std::{
     fmt,
-    net::SocketAddr,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -24,8 +26,12 @@ use std::{
 use async_trait::async_trait;
 use serde_json::Value;
 
-pub use self::{args::Args, core::Core, mark::Mark, raw::Raw};
-use crate::raw::Failure;
+pub use self::{args::Args, core::Core, fake::Fake, guest::Guest, mark::Mark, raw::Raw};
+use crate::{
+    bus::BusKind,
+    raw::{Failure, Reach},
+    scenario::model::Scenario,
+};
 
 /// The server's wall clock, as far as the test moved it.
 #[derive(Clone, Debug, Default)]
@@ -51,8 +57,10 @@ impl WorldClock {
 /// Where and as whom an agent of a scenario acts.
 #[derive(Clone, Debug)]
 pub struct Place {
-    /// Where it connects.
-    pub address: SocketAddr,
+    /// How it connects.
+    pub reach: Reach,
+    /// Whether the scenario is one that only raw clients can run.
+    pub raw_only: bool,
     /// Its tenant.
     pub tenant: String,
     /// Its id.
@@ -80,9 +88,22 @@ pub trait Kind: Send + Sync + fmt::Debug {
 
     /// An agent of that kind. Connects when it is first asked for something.
     fn driver(&self, place: Place) -> Box<dyn Driver>;
+
+    /// Which bus it runs against.
+    fn bus(&self) -> BusKind {
+        BusKind::Process
+    }
+
+    /// Whether it can run a scenario.
+    fn runs(&self, scenario: &Scenario) -> bool {
+        scenario.runs_with(self.name())
+    }
 }
 
 /// Every kind of client that there is here.
 pub fn kinds() -> Vec<Arc<dyn Kind>> {
-    vec![Arc::new(Raw), Arc::new(Core)]
+    let mut all: Vec<Arc<dyn Kind>> = vec![Arc::new(Raw), Arc::new(Core)];
+    all.extend(Guest::python().map(|face| Arc::new(face) as Arc<dyn Kind>));
+    all.push(Arc::new(Fake));
+    all
 }

@@ -21,9 +21,45 @@ pub fn agent(agent: &v1::Agent) -> Value {
         "id": spec.id, "type": spec.r#type, "name": spec.name, "description": spec.description,
         "version": spec.version, "location": spec.location, "endpoint": spec.endpoint, "groups": spec.groups,
         "metadata": spec.metadata, "capabilities": spec.capabilities.iter().map(capability).collect::<Vec<_>>(),
+        "presence": presence(agent), "activity": activity(agent), "activity_until_ms": agent.activity_until_ms,
         "incarnation": agent.incarnation, "status": status, "registered_at_ms": agent.registered_at_ms,
         "updated_at_ms": agent.updated_at_ms, "last_seen_at_ms": agent.last_seen_at_ms, "revision": agent.revision,
     })
+}
+
+fn presence(agent: &v1::Agent) -> &'static str {
+    match agent.presence() {
+        v1::AgentPresence::Active => "active",
+        v1::AgentPresence::Suspect => "suspect",
+        v1::AgentPresence::Offline => "offline",
+        v1::AgentPresence::Unknown => "unknown",
+        v1::AgentPresence::Expired => "expired",
+        v1::AgentPresence::Unspecified => "unspecified",
+    }
+}
+
+fn activity(agent: &v1::Agent) -> &'static str {
+    match agent.activity() {
+        v1::AgentActivity::Unspecified => "",
+        v1::AgentActivity::Idle => "idle",
+        v1::AgentActivity::Busy => "busy",
+        v1::AgentActivity::Waiting => "waiting",
+        v1::AgentActivity::Blocked => "blocked",
+    }
+}
+
+/// An event of a watch of agents.
+pub fn agent_event(event: &v1::AgentEvent) -> Value {
+    let of = event.agent.clone().unwrap_or_default();
+    let (kind, mut shown) = match event.kind() {
+        v1::AgentEventKind::State => ("state", agent(&of)),
+        v1::AgentEventKind::Changed => ("changed", agent(&of)),
+        v1::AgentEventKind::Presence => ("presence", agent(&of)),
+        v1::AgentEventKind::Left => ("left", json!({ "id": of.spec.unwrap_or_default().id })),
+        v1::AgentEventKind::Unspecified => ("unspecified", Value::Object(serde_json::Map::new())),
+    };
+    shown["kind"] = kind.into();
+    shown
 }
 
 /// A page of agents.
@@ -154,6 +190,33 @@ pub fn dead_letter(d: &v1::DeadLetter, whole: bool, mark: &Mark) -> Result<Value
         "id": d.dead_letter_id, "subscription": d.subscription, "message_id": d.message_id, "message": inner,
         "from": d.from, "reason": d.reason, "last_error": d.last_error, "attempts": d.attempts,
         "stored_at_ms": d.stored_at_ms, "died_at_ms": d.died_at_ms, "payload_bytes": d.payload_bytes,
+    }))
+}
+
+/// A context, or its marker.
+///
+/// # Errors
+/// When its payload is another world's.
+pub fn context(c: &v1::Context, mark: &Mark) -> Result<Value, Failure> {
+    let spec = c.spec.clone().unwrap_or_default();
+    let scope = match spec.scope() {
+        v1::ContextScope::Shared => "shared",
+        v1::ContextScope::Group => "group",
+        v1::ContextScope::Public => "public",
+        v1::ContextScope::Private | v1::ContextScope::Unspecified => "private",
+    };
+    let share = |s: &v1::ContextShare| {
+        let access = if s.access() == v1::ContextAccess::Write { "write" } else { "read" };
+        (s.agent_id.clone(), Value::from(access))
+    };
+    let payload = if c.payload.is_empty() { Value::Null } else { mark.open(&c.payload)? };
+    Ok(json!({
+        "id": c.id, "key": spec.key, "type": spec.r#type, "scope": scope, "groups": spec.groups,
+        "shares": Value::Object(spec.shares.iter().map(share).collect()), "content_type": spec.content_type,
+        "description": spec.description, "labels": spec.labels, "metadata": spec.metadata, "version": spec.version,
+        "owner": c.owner, "rev": c.rev, "size_bytes": c.size_bytes, "expires_at_ms": c.expires_at_ms,
+        "created_at_ms": c.created_at_ms, "updated_at_ms": c.updated_at_ms, "updated_by": c.updated_by,
+        "deleted": c.deleted, "payload": payload,
     }))
 }
 

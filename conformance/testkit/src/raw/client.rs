@@ -1,14 +1,17 @@
 //! A connection that speaks the wire contract and knows nothing of our SDKs.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use acb_proto::v1::{
     admin_service_client::AdminServiceClient, agent_registry_client::AgentRegistryClient,
-    auth_service_client::AuthServiceClient, dead_letter_service_client::DeadLetterServiceClient,
-    message_service_client::MessageServiceClient, subscription_service_client::SubscriptionServiceClient,
+    auth_service_client::AuthServiceClient, context_service_client::ContextServiceClient,
+    dead_letter_service_client::DeadLetterServiceClient, message_service_client::MessageServiceClient,
+    stream_service_client::StreamServiceClient, subscription_service_client::SubscriptionServiceClient,
 };
+use acb_sdk::{Dialer, transport::Io};
 use bytes::Bytes;
 use http::uri::PathAndQuery;
+use hyper_util::rt::TokioIo;
 use tonic::{
     Request, Status,
     client::Grpc,
@@ -23,6 +26,9 @@ use super::{codec::BytesCodec, failure::Failure, hot::HotStream};
 const CONNECT_WITHIN: Duration = Duration::from_secs(10);
 /// Longest that a unary call may take. Above every bound of the server's own.
 const CALL_WITHIN: Duration = Duration::from_mins(1);
+
+/// Largest answer of a stream of contents: a chunk, and room for what stands around it.
+const BULK_BYTES_MAX: usize = 2 << 20;
 
 /// How a client says who it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -70,6 +76,32 @@ impl Identity {
     }
 }
 
+/// How a bus is reached.
+#[derive(Clone, Debug)]
+pub enum Reach {
+    /// By a socket.
+    Tcp(SocketAddr),
+    /// By what stands in for a socket.
+    Dialer(Arc<dyn Dialer>),
+}
+
+/// A dialler as tonic wants it.
+fn connector(
+    dialer: &Arc<dyn Dialer>,
+) -> impl tower::Service<
+    http::Uri,
+    Response = TokioIo<Box<dyn Io>>,
+    Error = std::io::Error,
+    Future = impl Future<Output = std::io::Result<TokioIo<Box<dyn Io>>>> + Send,
+> + Send
++ 'static {
+    let dialer = Arc::clone(dialer);
+    tower::service_fn(move |_: http::Uri| {
+        let dialer = Arc::clone(&dialer);
+        async move { Ok(TokioIo::new(dialer.dial(&acb_sdk::Endpoint::default()).await?)) }
+    })
+}
+
 /// Puts the identity into every call.
 #[derive(Clone, Debug)]
 pub struct Named(MetadataMap);
@@ -101,13 +133,29 @@ impl RawClient {
     /// # Errors
     /// When nobody answers.
     pub async fn connect(address: SocketAddr, identity: &Identity) -> Result<Self, Failure> {
-        let endpoint = Endpoint::from_shared(format!("http://{address}"))
+        Self::connect_over(&Reach::Tcp(address), identity).await
+    }
+
+    /// Connects by another way than a socket's.
+    ///
+    /// # Errors
+    /// When nobody answers.
+    pub async fn connect_over(reach: &Reach, identity: &Identity) -> Result<Self, Failure> {
+        let host = match reach {
+            Reach::Tcp(address) => address.to_string(),
+            Reach::Dialer(_) => "fake".to_owned(),
+        };
+        let endpoint = Endpoint::from_shared(format!("http://{host}"))
             .map_err(|e| Failure::own("invalid_argument", e.to_string()))?
             .connect_timeout(CONNECT_WITHIN)
             .tcp_nodelay(true)
             .initial_stream_window_size(4 << 20)
             .initial_connection_window_size(8 << 20);
-        let channel = endpoint.connect().await.map_err(|e| Failure::lost(format!("{address}: {e}")))?;
+        let channel = match reach {
+            Reach::Tcp(_) => endpoint.connect().await,
+            Reach::Dialer(dialer) => endpoint.connect_with_connector(connector(dialer)).await,
+        };
+        let channel = channel.map_err(|e| Failure::lost(format!("{host}: {e}")))?;
         Ok(Self { channel, named: Named(identity.metadata()?) })
     }
 
@@ -161,6 +209,16 @@ impl RawClient {
     /// `DeadLetterService`.
     pub fn dead_letters(&self) -> DeadLetterServiceClient<Service> {
         DeadLetterServiceClient::new(self.service())
+    }
+
+    /// `ContextService`.
+    pub fn contexts(&self) -> ContextServiceClient<Service> {
+        ContextServiceClient::new(self.service())
+    }
+
+    /// `StreamService`.
+    pub fn streams(&self) -> StreamServiceClient<Service> {
+        StreamServiceClient::new(self.service()).max_decoding_message_size(BULK_BYTES_MAX)
     }
 
     /// `AuthService`.

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use prost::Message as _;
 
 use super::{client::RawClient, failure::Failure, hot::HotStream, publish::Notices};
-use crate::wait::PATIENCE;
+use crate::wait::patience;
 
 /// A message as it came.
 #[derive(Clone, Debug, PartialEq)]
@@ -194,7 +194,7 @@ impl ConsumeSession {
     /// What the stream ended with.
     pub async fn leave(mut self) -> Result<(), Failure> {
         self.stream.half_close();
-        while self.stream.next_within(PATIENCE).await?.is_some() {}
+        while self.stream.next_within(patience()).await?.is_some() {}
         Ok(())
     }
 
@@ -203,7 +203,7 @@ impl ConsumeSession {
     /// # Errors
     /// As [`Self::message`].
     pub async fn read(&mut self) -> Result<bool, Failure> {
-        match self.stream.next_within(PATIENCE).await? {
+        match self.stream.next_within(patience()).await? {
             Some(frame) => self.take(frame),
             None => Err(Failure::lost("the stream was ended by the server")),
         }

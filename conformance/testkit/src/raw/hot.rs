@@ -10,7 +10,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Streaming, client::Grpc, metadata::MetadataMap, transport::Channel};
 
 use super::{codec::BytesCodec, failure::Failure};
-use crate::wait::PATIENCE;
+use crate::wait::patience;
 
 /// Frames of a stream that wait to be sent.
 const QUEUE: usize = 64;
@@ -37,9 +37,9 @@ impl HotStream {
         let mut request = tonic::Request::new(ReceiverStream::new(frames));
         *request.metadata_mut() = metadata;
         let opening = grpc.streaming(request, PathAndQuery::from_static(path), BytesCodec);
-        let answer = match tokio::time::timeout(PATIENCE, opening).await {
+        let answer = match tokio::time::timeout(patience(), opening).await {
             Ok(answer) => answer?,
-            Err(_) => return Err(Failure::own("no_answer", format!("{path} was not opened within {PATIENCE:?}"))),
+            Err(_) => return Err(Failure::own("no_answer", format!("{path} was not opened within {:?}", patience()))),
         };
         Ok(Self { up: Some(up), down: answer.into_inner() })
     }

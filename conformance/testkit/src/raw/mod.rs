@@ -8,7 +8,7 @@ mod hot;
 mod publish;
 
 pub use self::{
-    client::{Identity, Named, RawClient, Service, answer},
+    client::{Identity, Named, RawClient, Reach, Service, answer},
     codec::BytesCodec,
     consume::{ConsumeSession, Delivered, Opening, one},
     failure::Failure,

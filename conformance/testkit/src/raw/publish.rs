@@ -7,7 +7,7 @@ use bytes::Bytes;
 use prost::Message as _;
 
 use super::{client::RawClient, failure::Failure, hot::HotStream};
-use crate::wait::PATIENCE;
+use crate::wait::patience;
 
 /// What became of one message of a stream.
 #[derive(Clone, Debug, PartialEq)]
@@ -166,7 +166,7 @@ impl PublishSession {
     /// # Errors
     /// As [`Self::outcome`].
     pub async fn read(&mut self) -> Result<bool, Failure> {
-        match self.stream.next_within(PATIENCE).await? {
+        match self.stream.next_within(patience()).await? {
             Some(frame) => self.take(frame),
             None => Err(Failure::lost("the stream was ended by the server")),
         }

@@ -16,7 +16,10 @@ use super::{
     report::{self, Mark},
     run::Stage,
 };
-use crate::driver::{Kind, kinds};
+use crate::{
+    bus::BusKind,
+    driver::{Kind, kinds},
+};
 
 /// Longest that a scenario may take, whatever it waits for.
 const SCENARIO_WITHIN: Duration = Duration::from_mins(1);
@@ -75,7 +78,7 @@ enum Test {
 fn tests(scenarios: &[Scenario], kinds: &[Arc<dyn Kind>]) -> Vec<(String, Test)> {
     let mut tests = Vec::new();
     for kind in kinds {
-        for scenario in scenarios.iter().filter(|s| s.runs_with(kind.name())) {
+        for scenario in scenarios.iter().filter(|s| kind.runs(s)) {
             let name = format!("{}::{}", kind.name(), scenario.name);
             tests.push((name, Test::One(Arc::clone(kind), scenario.clone())));
         }
@@ -116,7 +119,7 @@ fn run(asked: &Asked) -> Result<bool> {
     let started = Instant::now();
     let mut results: BTreeMap<String, bool> = BTreeMap::new();
     let mut failures = Vec::new();
-    let mut stage = None;
+    let mut stage: Option<(BusKind, Stage)> = None;
     for (name, test) in &tests {
         let outcome = runtime.block_on(one(test, &scenarios, &kinds, &mut stage, asked.write));
         say(&format!("test {name} ... {}", if outcome.is_ok() { "ok" } else { "FAILED" }));
@@ -150,22 +153,23 @@ async fn one(
     test: &Test,
     scenarios: &[Scenario],
     kinds: &[Arc<dyn Kind>],
-    stage: &mut Option<Stage>,
+    stage: &mut Option<(BusKind, Stage)>,
     writing: bool,
 ) -> Result<()> {
     match test {
         Test::One(kind, scenario) => {
-            let stage = match stage {
-                Some(stage) => stage,
-                None => stage.insert(Stage::new().await?),
-            };
+            // One bus for all that run against its kind.
+            if stage.as_ref().is_none_or(|(bus, _)| *bus != kind.bus()) {
+                *stage = Some((kind.bus(), Stage::new(kind.bus()).await?));
+            }
+            let Some((_, stage)) = stage else { bail!("there is a stage") };
             let tenants = [format!("{}-{}", kind.name(), scenario.name)];
             bounded(SCENARIO_WITHIN, stage.run(scenario, kind, &tenants)).await
         }
         Test::Set(kind) => {
-            let mut stage = Stage::new().await?;
+            let mut stage = Stage::new(kind.bus()).await?;
             bounded(SET_WITHIN, async {
-                for scenario in scenarios.iter().filter(|s| s.runs_with(kind.name())) {
+                for scenario in scenarios.iter().filter(|s| kind.runs(s)) {
                     stage.run(scenario, kind, &TENANTS.map(str::to_owned)).await?;
                 }
                 Ok(())
@@ -173,13 +177,12 @@ async fn one(
             .await
         }
         Test::Document => {
-            let names: Vec<&str> = kinds.iter().map(|k| k.name()).collect();
             let path = report::path();
             if writing {
                 return Ok(());
             }
             let stands = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
-            if stands != report::fresh(scenarios, &names) {
+            if stands != report::fresh(scenarios, kinds) {
                 bail!(
                     "{} is not what the scenarios are: cargo test -p acb-testkit --test conformance -- --write",
                     path.display()
@@ -198,12 +201,11 @@ async fn bounded(span: Duration, work: impl Future<Output = Result<()>>) -> Resu
 }
 
 fn write(scenarios: &[Scenario], kinds: &[Arc<dyn Kind>], results: &BTreeMap<String, bool>) -> Result<()> {
-    let names: Vec<&str> = kinds.iter().map(|k| k.name()).collect();
-    let table = report::table(scenarios, &names, |scenario, kind| {
-        if !scenario.runs_with(kind) {
+    let table = report::table(scenarios, kinds, |scenario, kind| {
+        if !kind.runs(scenario) {
             return Mark::Left;
         }
-        match results.get(&format!("{kind}::{}", scenario.name)) {
+        match results.get(&format!("{}::{}", kind.name(), scenario.name)) {
             Some(true) => Mark::Passed,
             _ => Mark::Failed,
         }

@@ -134,9 +134,11 @@ pub enum Outcome {
 }
 
 impl Scenario {
-    /// Whether a driver can run it.
+    /// Whether a driver can run it. What is only for the core is for every client that stands on it, in whatever
+    /// language: all but raw ones.
     pub fn runs_with(&self, driver: &str) -> bool {
-        self.only.is_empty() || self.only.iter().any(|d| d == driver)
+        let named = |only: &String| only == driver || only == "core" && driver != "raw";
+        self.only.is_empty() || self.only.iter().any(named)
     }
 
     /// Agents whose network something happens to: these go through a proxy.

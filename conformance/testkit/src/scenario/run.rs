@@ -21,20 +21,19 @@ use super::{
     scope::Scope,
 };
 use crate::{
+    bus::{Bus, BusKind, Line},
     driver::{Args, Driver, Kind, Mark, Place, WorldClock},
-    proxy::Proxy,
-    raw::{Failure, Identity, RawClient, answer},
-    server::{Server, ServerOptions},
-    wait::PATIENCE,
+    raw::{Failure, Identity, RawClient, Reach, answer},
+    wait::patience,
 };
 
 /// Wait between two tries of an `until`.
 const TRY_AGAIN: Duration = Duration::from_millis(10);
 
-/// A server, and the time on it.
+/// A bus, and the time on it.
 #[derive(Debug)]
 pub struct Stage {
-    server: Server,
+    bus: Bus,
     clock: WorldClock,
     /// By how much a scenario has set the wall clock off; put right when it is over.
     jumped_ms: i64,
@@ -42,82 +41,49 @@ pub struct Stage {
 }
 
 impl Stage {
-    /// A new server with a clock that stands.
+    /// A new bus of a kind, with a clock that stands.
     ///
     /// # Errors
     /// When it does not start.
-    pub async fn new() -> Result<Self> {
-        let server = ServerOptions::default().start().await?;
-        let mut stage = Self { server, clock: WorldClock::default(), jumped_ms: 0, running: true };
+    pub async fn new(kind: BusKind) -> Result<Self> {
+        Self::on(Bus::start(kind).await?).await
+    }
+
+    /// A bus that is there, whose clock stands.
+    ///
+    /// # Errors
+    /// When it does not tell the time.
+    pub async fn on(bus: Bus) -> Result<Self> {
+        let mut stage = Self { bus, clock: WorldClock::default(), jumped_ms: 0, running: true };
         stage.advance(Duration::ZERO).await?;
         Ok(stage)
     }
 
-    /// The server.
-    pub fn server(&self) -> &Server {
-        &self.server
-    }
-
     async fn advance(&mut self, span: Duration) -> Result<()> {
-        let told = self.server.admin().advance(span).await?;
-        self.read_clock(&told)
+        self.clock.set(self.bus.advance(span).await?);
+        Ok(())
     }
 
     /// Sets the wall clock off, forward or back; no time passes by it.
     async fn jump(&mut self, ms: i64) -> Result<()> {
         let wall = self.clock.now_ms().checked_add_signed(ms).context("a jump to before 1970")?;
-        let told = self.server.admin().set_wall(wall).await?;
+        self.clock.set(self.bus.set_wall(wall).await?);
         self.jumped_ms += ms;
-        self.read_clock(&told)
-    }
-
-    fn read_clock(&self, told: &str) -> Result<()> {
-        let told: Value = serde_json::from_str(told).context("the answer of the admin listener")?;
-        self.clock.set(told["wall_ms"].as_u64().context("the admin listener's answer has no wall_ms")?);
         Ok(())
     }
 
     async fn act(&mut self, act: ServerAct) -> Result<()> {
-        if matches!(act, ServerAct::Kill | ServerAct::Restart) {
-            self.server.kill().await?;
-            self.running = false;
-        }
-        if act == ServerAct::Stop {
-            let status = self.server.stop().await?;
-            self.running = false;
-            if !status.success() {
-                bail!("the server did not stop in order: {status}\n{}", self.server.log_tail());
-            }
-        }
-        if matches!(act, ServerAct::Start | ServerAct::Restart) {
-            // The wall clock is the machine's and outlives the server; the monotonic one begins anew with the process.
-            self.server.start_clock_at(self.clock.now_ms());
-            self.server.restart().await?;
-            self.running = true;
-        }
+        self.bus.act(act, self.clock.now_ms()).await?;
+        self.running = matches!(act, ServerAct::Start | ServerAct::Restart);
         Ok(())
     }
 
-    /// Runs a scenario in these tenants at once.
+    /// Plays a scenario in these tenants at once, and puts the bus as the next one wants to find it.
     ///
     /// # Errors
-    /// What was not as the scenario says: step, expectation and result, with the end of the server's log.
+    /// As [`Self::play`].
     pub async fn run(&mut self, scenario: &Scenario, kind: &Arc<dyn Kind>, tenants: &[String]) -> Result<()> {
-        let mut worlds = Vec::new();
-        for tenant in tenants {
-            worlds.push(World::new(scenario, Arc::clone(kind), tenant, self).await?);
-        }
-        let mut outcome = Ok(());
-        for (at, step) in scenario.steps.iter().enumerate() {
-            outcome = self.step(step, &mut worlds).await;
-            if let Err(error) = &mut outcome {
-                let text = format!("{} with {}, step {} {}", scenario.name, kind.name(), at + 1, step.text);
-                *error = anyhow!("{text}\n  {error:#}\n{}", self.server.log_tail());
-                break;
-            }
-        }
-        drop(worlds);
-        outcome?;
+        self.play(scenario, kind, tenants).await?;
         if !self.running {
             self.act(ServerAct::Start).await?;
         }
@@ -125,7 +91,25 @@ impl Stage {
             self.jump(-self.jumped_ms).await?;
         }
         for tenant in tenants {
-            self.sweep(tenant).await.with_context(|| format!("sweeping up after {}", scenario.name))?;
+            self.sweep(scenario, tenant).await.with_context(|| format!("sweeping up after {}", scenario.name))?;
+        }
+        Ok(())
+    }
+
+    /// Plays a scenario in these tenants at once.
+    ///
+    /// # Errors
+    /// What was not as the scenario says: step, expectation and result, with the end of the server's log.
+    pub async fn play(&mut self, scenario: &Scenario, kind: &Arc<dyn Kind>, tenants: &[String]) -> Result<()> {
+        let mut worlds = Vec::new();
+        for tenant in tenants {
+            worlds.push(World::new(scenario, Arc::clone(kind), tenant, self).await?);
+        }
+        for (at, step) in scenario.steps.iter().enumerate() {
+            if let Err(error) = self.step(step, &mut worlds).await {
+                let text = format!("{} with {}, step {} {}", scenario.name, kind.name(), at + 1, step.text);
+                return Err(anyhow!("{text}\n  {error:#}\n{}", self.bus.log_tail()));
+            }
         }
         Ok(())
     }
@@ -153,9 +137,9 @@ impl Stage {
     }
 
     /// Takes away what a scenario left in a tenant, so that the next finds it empty.
-    async fn sweep(&self, tenant: &str) -> Result<(), Failure> {
+    async fn sweep(&self, scenario: &Scenario, tenant: &str) -> Result<(), Failure> {
         let identity = Identity::dev(tenant, "sweeper");
-        let client = RawClient::connect(self.server.address(), &identity).await?;
+        let client = RawClient::connect_over(&self.bus.reach(), &identity).await?;
         loop {
             let all = v1::ListSubscriptionsRequest { page_size: 500, ..Default::default() };
             let page = answer(client.subscriptions().list_subscriptions(all)).await?;
@@ -165,6 +149,14 @@ impl Stage {
             if page.next_page_token.is_empty() {
                 break;
             }
+        }
+        // What is private is shown to its owner alone.
+        for agent in scenario.agents() {
+            self.sweep_contexts(tenant, agent).await?;
+        }
+        let all = v1::ListGroupsRequest { page_size: 500, ..Default::default() };
+        for name in answer(client.admin().list_groups(all)).await?.groups.into_iter().map(|g| g.name) {
+            answer(client.admin().delete_group(v1::DeleteGroupRequest { name })).await?;
         }
         loop {
             let all = v1::DiscoverAgentsRequest { page_size: 500, ..Default::default() };
@@ -180,55 +172,69 @@ impl Stage {
     }
 }
 
+/// Longest page of contexts.
+const PAGE: u32 = 500;
+
+impl Stage {
+    /// Takes away the contexts of an agent.
+    async fn sweep_contexts(&self, tenant: &str, agent: &str) -> Result<(), Failure> {
+        let client = RawClient::connect_over(&self.bus.reach(), &Identity::dev(tenant, agent)).await?;
+        loop {
+            let all = v1::ListContextsRequest { owner: agent.to_owned(), page_size: PAGE, ..Default::default() };
+            let page = answer(client.contexts().list_contexts(all)).await?;
+            if page.contexts.is_empty() {
+                return Ok(());
+            }
+            for context_id in page.contexts.into_iter().map(|c| c.id) {
+                let request = v1::DeleteContextRequest { context_id, force: true, if_rev: 0 };
+                answer(client.contexts().delete_context(request)).await?;
+            }
+        }
+    }
+}
+
 /// One tenant of a run.
 #[derive(Debug)]
 struct World {
     tenant: String,
     kind: Arc<dyn Kind>,
-    address: std::net::SocketAddr,
+    reach: Reach,
+    raw_only: bool,
     clock: WorldClock,
     drivers: BTreeMap<String, Box<dyn Driver>>,
-    proxies: BTreeMap<String, Proxy>,
+    lines: BTreeMap<String, Line>,
     scope: Scope,
 }
 
 impl World {
     async fn new(scenario: &Scenario, kind: Arc<dyn Kind>, tenant: &str, stage: &Stage) -> Result<Self> {
-        let mut proxies = BTreeMap::new();
+        let mut lines = BTreeMap::new();
         for agent in scenario.proxied() {
-            proxies.insert(agent.to_owned(), Proxy::start(stage.server.address()).await?);
+            lines.insert(agent.to_owned(), stage.bus.line().await?);
         }
         let mut scope = Scope::default();
         scope.set("tenant", tenant.into());
         Ok(Self {
             tenant: tenant.to_owned(),
             kind,
-            address: stage.server.address(),
+            reach: stage.bus.reach(),
+            raw_only: !scenario.runs_with("core"),
             clock: stage.clock.clone(),
             drivers: BTreeMap::new(),
-            proxies,
+            lines,
             scope,
         })
     }
 
     fn network(&self, act: NetworkAct, agent: &str) -> Result<()> {
-        let proxy = self.proxies.get(agent).with_context(|| format!("{agent} has no proxy"))?;
-        match act {
-            NetworkAct::Cut => proxy.cut(),
-            NetworkAct::Part => {
-                proxy.refuse();
-                proxy.cut();
-            }
-            NetworkAct::Hold => proxy.hold(),
-            NetworkAct::CutAfter(way, bytes) => proxy.cut_after(way, bytes),
-            NetworkAct::Mend => proxy.mend(),
-        }
+        self.lines.get(agent).with_context(|| format!("{agent} has no line of its own"))?.act(act);
         Ok(())
     }
 
     fn driver(&mut self, agent: &str) -> &mut Box<dyn Driver> {
         let place = || Place {
-            address: self.proxies.get(agent).map_or(self.address, Proxy::address),
+            reach: self.lines.get(agent).map_or_else(|| self.reach.clone(), Line::reach),
+            raw_only: self.raw_only,
             tenant: self.tenant.clone(),
             agent: agent.to_owned(),
             mark: Mark::new(&self.tenant),
@@ -252,7 +258,7 @@ impl World {
             let wrong = match &step.outcome {
                 Outcome::Until(wanted) => {
                     let wrong = wrong(&Outcome::Expect(self.scope.fill(wanted)?), &result);
-                    if wrong.is_some() && started.elapsed() < PATIENCE {
+                    if wrong.is_some() && started.elapsed() < patience() {
                         tokio::time::sleep(TRY_AGAIN).await;
                         continue;
                     }

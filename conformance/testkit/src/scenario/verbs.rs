@@ -50,6 +50,49 @@ const MESSAGE: &[&str] = &[
 const SUBSCRIPTION: &[&str] =
     &["name", "filters", "ack_wait", "retry", "max_attempts", "dead_letters", "max_leased", "start", "seq", "time"];
 
+const CONTEXT: &[&str] = &[
+    "id",
+    "key",
+    "type",
+    "scope",
+    "groups",
+    "shares",
+    "content_type",
+    "description",
+    "labels",
+    "metadata",
+    "ttl",
+    "version",
+    "payload",
+    "if_rev",
+    "force",
+    "idempotency_key",
+];
+const UPLOAD: &[&str] = &[
+    "name",
+    "session",
+    "content",
+    "chunk_bytes",
+    "window_bytes",
+    "total_bytes",
+    "settled_bytes",
+    "id",
+    "key",
+    "type",
+    "scope",
+    "groups",
+    "shares",
+    "content_type",
+    "description",
+    "labels",
+    "metadata",
+    "ttl",
+    "version",
+    "if_rev",
+    "force",
+];
+const WATCH: &[&str] = &["session", "id", "key", "key_prefix", "type", "owner", "labels", "after_rev"];
+
 /// Every word.
 pub const VERBS: &[Verb] = &[
     verb(
@@ -64,6 +107,18 @@ pub const VERBS: &[Verb] = &[
     verb("update_agent", AGENT, "Changes the agent. Gives it."),
     verb("unregister", &["id", "keep_inbox"], "Takes the agent off the bus."),
     verb("heartbeat", &["id", "incarnation"], "Says that the agent is alive. Gives `next_within_ms`."),
+    verb("set_activity", &["activity", "ttl"], "Says what the agent is doing, for a span."),
+    verb(
+        "watch_agents",
+        &["id", "type", "location", "capabilities_all", "after", "session"],
+        "Opens a watch of agents: with the state first, or `after` a revision.",
+    ),
+    verb(
+        "agent_events",
+        &["count", "session"],
+        "Waits for so many events of the watch. Gives `events`, each with `kind`, `id` and the agent's fields, and the `revision` reached.",
+    ),
+    verb("no_agent_events", &["session"], "The watch has nothing more to say."),
     verb(
         "discover",
         &[
@@ -150,6 +205,68 @@ pub const VERBS: &[Verb] = &[
         &["session"],
         "Waits for the notice that the stream's token ends soon. Gives `expires_at_ms`.",
     ),
+    verb("share", CONTEXT, "Shares a context. Gives it, and `existed`."),
+    verb("get_context", &["id", "key", "at_rev"], "Gives the context with its payload."),
+    verb("update_context", CONTEXT, "Changes what is given of a context. Gives it, and `duplicate`."),
+    verb("delete_context", &["id", "if_rev", "force"], "Deletes a context. Gives the marker's `rev`; 0 for none."),
+    verb("renew_context", &["id", "ttl"], "Starts a context's life anew. Gives `expires_at_ms`."),
+    verb(
+        "list_contexts",
+        &["type", "owner", "scope", "labels", "key_prefix", "text", "page_size", "page_token"],
+        "Gives `keys`, `next_page_token`, `revision`.",
+    ),
+    verb("context_history", &["id"], "Gives `revs`, newest first, their `count`, and whether the newest is a marker."),
+    verb("watch", WATCH, "Opens a watch of contexts and takes its state. Gives `keys` of the state, `revision`."),
+    verb("event", &["session"], "Waits for the watch's next change. Gives the context, and `event`."),
+    verb(
+        "upload",
+        UPLOAD,
+        "Uploads a content, `{of: name, bytes: n}`. Gives the context's `id`, `rev`, `version`, `size_bytes`, `sha256`; from a client that uploads by itself also `sent_bytes`, `connections` and the `progress` that was told last.",
+    ),
+    verb(
+        "begin_upload",
+        UPLOAD,
+        "Uploads a content of which the source gives `settled_bytes` first; goes on when these are settled.",
+    ),
+    verb("uploaded", &["name"], "Lets the source give the rest, and waits for the end. Gives what `upload` gives."),
+    verb(
+        "download",
+        &["id", "key", "at_rev", "from", "bytes", "content"],
+        "Downloads a context or `bytes` of it `from` an offset. Gives `id`, `rev`, `size_bytes` and `sha256` of the whole, `received_bytes`, and whether these are the `same` as that part of the content.",
+    ),
+    verb(
+        "open_upload",
+        UPLOAD,
+        "Opens an upload by its name, or opens it again; `session` names the connection where there are several. Gives what `upload_progress` gives, and `window_bytes`.",
+    ),
+    verb(
+        "send_chunks",
+        &["name", "session", "content", "chunk_bytes", "indexes", "bytes", "digest"],
+        "Sends these chunks of a content, in this order, and waits until each is answered; with so many `bytes`, or a `digest` that is `wrong` or `short`. Gives `acked`, and `rejected` with index and code, by index.",
+    ),
+    verb(
+        "offer_chunks",
+        &["name", "session", "content", "chunk_bytes", "first", "count", "taken"],
+        "Offers chunks by their digests, and waits until so many are `taken`. Gives `acked`.",
+    ),
+    verb(
+        "complete_upload",
+        &["name", "session", "content", "total_bytes", "digest"],
+        "Says that all was sent; with another size, or a `digest` that is `wrong`. Gives what `upload` gives.",
+    ),
+    verb("upload_ended", &["name", "session"], "Waits for the end of an upload's stream, which is the step's error."),
+    verb(
+        "upload_progress",
+        &["name"],
+        "Gives `state`, `chunk_bytes`, `total_bytes`, `received_bytes`, `received` as pairs of first and count, `expires_at_ms`, `context_id`.",
+    ),
+    verb("abort_upload", &["name"], "Gives an upload up."),
+    verb("create_group", &["name", "description"], "Makes a group. Gives `members`."),
+    verb("delete_group", &["name"], "Ends a group."),
+    verb("list_groups", &[], "Gives `names`."),
+    verb("add_members", &["name", "agents"], "Puts agents into a group. Gives `members`."),
+    verb("remove_members", &["name", "agents"], "Takes agents out of a group. Gives `members`."),
+    verb("list_members", &["name"], "Gives `agents`."),
     verb("status", &["id"], "Where a message stands. Gives `topic`, `from`, `subscriptions`."),
     verb("dead_letters", &["subscription", "page_size", "page_token"], "Gives `dead_letters`, `next_page_token`."),
     verb("dead_letter", &["id"], "Gives one dead letter, whole."),

@@ -25,6 +25,17 @@ pub(crate) const SURVEY: &str = "survey";
 pub(crate) const PROGRESS: &str = "progress";
 /// Attribute of a work message: the file's name.
 pub(crate) const FILE: &str = "file";
+/// Attribute of a work message: the file's number among all.
+pub(crate) const NUMBER: &str = "number";
+/// Who asks for the result in the end.
+pub(crate) const READER: &str = "reader";
+/// Workers of the team. Every other one is written in Python.
+pub(crate) const WORKERS: [(&str, Language); 4] = [
+    ("worker-1", Language::Rust),
+    ("worker-2", Language::Python),
+    ("worker-3", Language::Rust),
+    ("worker-4", Language::Python),
+];
 
 /// How long a worker has for one file. Short, so that one sees leases move.
 pub(crate) const LEASE: Duration = Duration::from_secs(3);
@@ -32,6 +43,15 @@ pub(crate) const LEASE: Duration = Duration::from_secs(3);
 pub(crate) const ATTEMPTS: u32 = 5;
 /// Waits between them.
 const RETRY: [Duration; 3] = [Duration::from_millis(100), Duration::from_millis(200), Duration::from_millis(400)];
+
+/// What a member is written in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Language {
+    /// This program.
+    Rust,
+    /// A file of `examples/python/demo`.
+    Python,
+}
 
 /// The subscription's definition.
 pub(crate) fn survey() -> SubscriptionSpec {

@@ -10,6 +10,7 @@ use std::{
 use acb_types::limits::PAYLOAD_BYTES_MAX;
 use anyhow::{Context as _, Result, ensure};
 use ignore::WalkBuilder;
+use serde::Serialize;
 
 /// Files that are surveyed unless `--files` says otherwise.
 pub(crate) const FILES: usize = 4000;
@@ -19,7 +20,7 @@ const HEAD_BYTES: u64 = 4096;
 const NAME_BYTES_MAX: usize = 1024;
 
 /// A file to survey.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct Work {
     /// Path below the folder, with `/` between its parts.
     pub(crate) name: String,
@@ -38,6 +39,18 @@ pub(crate) struct Choice {
     pub(crate) spare: usize,
     /// Files that hold no text, or more of it than fits a message.
     pub(crate) unfit: usize,
+}
+
+/// All files of a survey: those of the folder, and among the first of them the extra ones, under `extra/`.
+///
+/// # Errors
+/// As [`choose`].
+pub(crate) fn works(dir: &Path, files: usize, extra: &Path) -> Result<Vec<Work>> {
+    let mut works = choose(dir, files)?.works;
+    let more = choose(extra, usize::MAX)?.works;
+    let among = works.len() / 4;
+    works.splice(among..among, more.into_iter().map(|work| Work { name: format!("extra/{}", work.name), ..work }));
+    Ok(works)
 }
 
 /// Chooses at most `files_max` text files below a folder, spread evenly over all there are. Hidden files are left out, and

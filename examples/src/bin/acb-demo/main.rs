@@ -1,7 +1,8 @@
 //! A team of agents surveys a folder over the bus, while one of them dies and the server is killed in the middle.
 //!
-//! `make demo` builds and runs it. Each agent is a process of its own: this same program with a role. What they do is in
-//! `planner.rs`, `worker.rs` and `watcher.rs`; what happens to them is in `story.rs`.
+//! `make demo` builds and runs it. Each agent is a process of its own: this same program with a role, or one of
+//! `examples/python/demo`. What they do is in `planner.py`, `worker.py`, `worker.rs` and `watcher.rs`; what happens to them
+//! is in `story.rs`.
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -9,14 +10,17 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 
 mod bus;
+mod findings;
 mod folder;
 mod metrics;
-mod planner;
 mod report;
 mod server;
+mod shared;
 mod story;
+mod streaming;
 mod survey;
 mod team;
+mod teller;
 mod watcher;
 mod worker;
 
@@ -35,9 +39,6 @@ struct Arguments {
 /// What a process of the team is.
 #[derive(Debug, Subcommand)]
 enum Role {
-    /// Sends the work, gathers the findings.
-    #[command(hide = true, name = "as-planner")]
-    Planner(planner::PlannerArgs),
     /// Surveys files.
     #[command(hide = true, name = "as-worker")]
     Worker(worker::WorkerArgs),
@@ -81,7 +82,6 @@ async fn run(arguments: Arguments) -> Result<ExitCode> {
     }
     team::listen_to_parent();
     match role {
-        Role::Planner(args) => planner::run(args).await?,
         Role::Worker(args) => worker::run(args).await?,
         Role::Watcher(args) => watcher::run(args).await?,
         Role::Guard { .. } => {}

@@ -1,4 +1,4 @@
-//! The server's metrics, as scraped twice: before it was killed and at the end. Counters start anew with the server.
+//! The server's metrics, as scraped three times: before each of the two times that it was killed, and at the end. Counters start anew with the server.
 
 use std::collections::BTreeMap;
 
@@ -17,7 +17,7 @@ pub(crate) const DOCUMENTED: &[(&str, &str)] = &[
     ("acb_messages_refused_total", ""),
     ("acb_dead_letters_total", ""),
     ("acb_delivery_latency_seconds", ""),
-    ("acb_queue_depth", "all queues were empty at both scrapes"),
+    ("acb_queue_depth", "all queues were empty at all scrapes"),
     ("acb_log_bytes", ""),
     (
         "acb_log_read_bytes_total",
@@ -27,7 +27,14 @@ pub(crate) const DOCUMENTED: &[(&str, &str)] = &[
     ("acb_agent_registrations_total", ""),
     ("acb_agent_discoveries_total", ""),
     ("acb_agent_heartbeats_total", ""),
+    ("acb_presence_changes_total", ""),
     ("acb_agents_active", ""),
+    ("acb_context_reads_total", ""),
+    ("acb_context_writes_total", ""),
+    ("acb_context_conflicts_total", ""),
+    ("acb_context_expiries_total", "no context here has a time to live"),
+    ("acb_watches", ""),
+    ("acb_watch_events_total", ""),
     ("acb_logins_total", ""),
     ("acb_requests_total", ""),
     ("acb_request_seconds", ""),
@@ -36,6 +43,13 @@ pub(crate) const DOCUMENTED: &[(&str, &str)] = &[
     ("acb_connections_accepted_total", ""),
     ("acb_connections_refused_total", "nobody was turned away: far fewer connections than the limit, and no TLS"),
     ("acb_streams", ""),
+    ("acb_uploads_open", "nothing was being uploaded at any scrape"),
+    ("acb_uploads_complete_total", ""),
+    ("acb_upload_bytes_total", ""),
+    ("acb_upload_chunks_total", ""),
+    ("acb_upload_chunks_found_total", "no chunk was offered that the bus had already"),
+    ("acb_download_bytes_total", ""),
+    ("acb_blobs_swept_total", "every content that is kept is named by a context"),
     ("acb_longest_poll_seconds", ""),
     ("acb_uptime_seconds", ""),
     ("acb_build_info", ""),
@@ -68,23 +82,23 @@ impl Scrape {
     }
 }
 
-/// All documented metrics with their values in both scrapes; what stood still comes with its reason.
-pub(crate) fn table(before: &Scrape, end: &Scrape) -> String {
-    let rows: Vec<Vec<String>> = DOCUMENTED
-        .iter()
-        .map(|(metric, _)| vec![(*metric).to_owned(), show(metric, before), show(metric, end)])
-        .collect();
-    let mut out = columns(&["metric", "before the kill", "at the end"], &rows);
-    for (metric, reason) in still(before, end) {
+/// All documented metrics with their values in all scrapes; what stood still comes with its reason.
+pub(crate) fn table(scrapes: &[Scrape; 3]) -> String {
+    let row = |metric: &str| {
+        std::iter::once(metric.to_owned()).chain(scrapes.iter().map(|scrape| show(metric, scrape))).collect()
+    };
+    let rows: Vec<Vec<String>> = DOCUMENTED.iter().map(|(metric, _)| row(metric)).collect();
+    let mut out = columns(&["metric", "before the first kill", "before the second", "at the end"], &rows);
+    for (metric, reason) in still(scrapes) {
         let reason = if reason.is_empty() { "it was expected to move" } else { reason };
         out.push_str(&format!("  {metric} did not move: {reason}\n"));
     }
     out
 }
 
-/// Documented metrics that moved in neither scrape, with the reason why that may be; without one it should have.
-pub(crate) fn still<'a>(before: &Scrape, end: &Scrape) -> Vec<(&'a str, &'a str)> {
-    let moved = |metric: &str| [before, end].iter().any(|scrape| scrape.value(metric).is_some_and(|v| v != 0.0));
+/// Documented metrics that moved in no scrape, with the reason why that may be; without one it should have.
+pub(crate) fn still<'a>(scrapes: &[Scrape]) -> Vec<(&'a str, &'a str)> {
+    let moved = |metric: &str| scrapes.iter().any(|scrape| scrape.value(metric).is_some_and(|v| v != 0.0));
     DOCUMENTED.iter().filter(|(metric, _)| !moved(metric)).copied().collect()
 }
 
@@ -123,18 +137,18 @@ acb_longest_poll_seconds 0.000113
 
     #[test]
     fn what_stands_still_comes_with_its_reason() {
-        let still = still(&Scrape::parse(TEXT), &Scrape::default());
+        let still = still(&[Scrape::parse(TEXT), Scrape::default()]);
         assert!(still.iter().any(|(m, why)| *m == "acb_connections_refused_total" && !why.is_empty()));
         assert!(still.iter().any(|(m, why)| *m == "acb_dead_letters_total" && why.is_empty()));
         assert!(!still.iter().any(|(m, _)| *m == "acb_connections"));
     }
 
     #[test]
-    fn both_scrapes_stand_side_by_side() {
-        let shown = table(&Scrape::parse(TEXT), &Scrape::parse("acb_connections 5\n"));
+    fn all_scrapes_stand_side_by_side() {
+        let shown = table(&[Scrape::parse(TEXT), Scrape::default(), Scrape::parse("acb_connections 5\n")]);
         let row =
             |metric: &str| shown.lines().find(|l| l.trim_start().starts_with(metric)).unwrap_or_default().to_owned();
-        assert_eq!(row("acb_connections ").split_whitespace().collect::<Vec<_>>(), ["acb_connections", "3", "5"]);
+        assert_eq!(row("acb_connections ").split_whitespace().collect::<Vec<_>>(), ["acb_connections", "3", "-", "5"]);
         assert!(row("acb_longest_poll_seconds").contains("0.000113"));
         assert!(shown.contains("acb_dead_letters_total did not move: it was expected to move"));
     }

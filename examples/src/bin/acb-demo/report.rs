@@ -83,20 +83,22 @@ pub(crate) fn show_differences(differences: &[Difference]) -> String {
     out
 }
 
-/// Languages of a table with their files, lines and longest line.
-pub(crate) fn languages(table: &Table) -> String {
+/// Files, lines and longest line by language.
+pub(crate) fn sums(table: &Table) -> BTreeMap<&str, [u64; 3]> {
     let mut sums: BTreeMap<&str, [u64; 3]> = BTreeMap::new();
-    let mut unreadable = 0;
     for outcome in table.values() {
-        match outcome {
-            Outcome::Found(f) => {
-                let sum = sums.entry(&f.language).or_default();
-                *sum = [sum[0] + 1, sum[1] + f.lines, sum[2].max(f.longest_line)];
-            }
-            Outcome::Unreadable(_) => unreadable += 1,
+        if let Outcome::Found(f) = outcome {
+            let sum = sums.entry(&f.language).or_default();
+            *sum = [sum[0] + 1, sum[1] + f.lines, sum[2].max(f.longest_line)];
         }
     }
-    let mut sums: Vec<_> = sums.into_iter().collect();
+    sums
+}
+
+/// Languages of a table with their files, lines and longest line.
+pub(crate) fn languages(table: &Table) -> String {
+    let unreadable = table.values().filter(|outcome| matches!(outcome, Outcome::Unreadable(_))).count() as u64;
+    let mut sums: Vec<_> = sums(table).into_iter().collect();
     sums.sort_by_key(|(language, sum)| (std::cmp::Reverse(sum[0]), *language));
     let rest = sums.split_off(sums.len().min(LANGUAGES_SHOWN));
     let mut rows: Vec<Vec<String>> = Vec::new();

@@ -10,7 +10,7 @@ use std::{
 };
 
 use acb_sdk::{Client, Credentials, KeySpec};
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use tempfile::TempDir;
 use tokio::{
     sync::mpsc,
@@ -18,15 +18,24 @@ use tokio::{
 };
 
 use crate::{
-    bus::{self, PLANNER, WATCHER},
-    folder, metrics, planner,
+    bus::{self, Language, PLANNER, READER, WATCHER, WORKERS},
+    findings,
+    folder::{self, Work},
+    metrics,
     report::{self, Table, bytes, columns, thousands},
     server::{Place, Server},
+    shared::{self, Shared},
+    streaming::{self, Streamed},
     team::{Event, Team, Told},
+    teller::Teller,
 };
 
-/// Workers of the team.
-const WORKERS: usize = 4;
+/// Who answered for a file that was given up.
+const NOBODY: &str = "nobody";
+/// A worker shares its findings when it has so much of all files, in percent.
+const SHARED_AT: usize = 5;
+/// The members that are written in Python.
+const PYTHON_MEMBERS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/python/demo");
 /// The busiest worker dies when so much of all files is answered, in percent.
 const DIES_AT: usize = 15;
 /// The server is killed when so much is answered and the dead worker's files found another, in percent.
@@ -39,6 +48,8 @@ const NOTICED_WITHIN: Duration = Duration::from_secs(3);
 const READY_WITHIN: Duration = Duration::from_secs(20);
 /// What the planner does not need to give up by itself.
 const SPARE: Duration = Duration::from_secs(10);
+/// How long packing, uploading and downloading may take.
+const STREAMED_WITHIN: Duration = Duration::from_mins(1);
 /// Lines of a log that are shown when something went wrong.
 const LOG_LINES_SHOWN: usize = 20;
 /// A UTF-16 file that ends in the middle of a character: nobody can survey it.
@@ -58,6 +69,10 @@ pub(crate) struct StoryArgs {
     #[arg(long, value_name = "PATH")]
     server: Option<PathBuf>,
 
+    /// Python with the package acb-sdk [default: the one that scripts/build-wheel.sh made beside this program].
+    #[arg(long, value_name = "PATH")]
+    python: Option<PathBuf>,
+
     /// Files to survey, at most; spread evenly over the folder.
     #[arg(long, value_name = "COUNT", default_value_t = folder::FILES)]
     files: usize,
@@ -69,12 +84,16 @@ pub(crate) struct StoryArgs {
     /// Seconds after which the planner gives up.
     #[arg(long, value_name = "SECONDS", default_value_t = 45)]
     within: u64,
+
+    /// Size of the archive that is streamed, in megabytes of 1,000,000 bytes: what the files do not fill is generated.
+    #[arg(long, value_name = "MEGABYTES", default_value_t = 320)]
+    stream_mb: u64,
 }
 
 /// Runs the demo. What it needs is in a temporary folder, which is kept only when something went wrong.
 pub(crate) async fn run(args: StoryArgs) -> Result<ExitCode> {
     let folder = tempfile::Builder::new().prefix("acb-demo-").tempdir()?;
-    let mut story = Story { start: Instant::now(), folder: folder.path().to_owned(), logged: Logged::default() };
+    let mut story = Story { teller: Teller::begin(), folder: folder.path().to_owned(), logged: Logged::default() };
     let outcome = tokio::select! {
         outcome = story.tell_it(&args) => outcome,
         _ = tokio::signal::ctrl_c() => Err(anyhow::anyhow!("interrupted")),
@@ -131,6 +150,10 @@ struct Logged {
     away: Duration,
     /// Answers that came a second time.
     repeats: u64,
+    /// Merges into the shared context.
+    merges: u64,
+    /// Merges that were made again because somebody was faster.
+    races: u64,
 }
 
 impl Logged {
@@ -171,7 +194,7 @@ impl Life {
 }
 
 struct Story {
-    start: Instant,
+    teller: Teller,
     folder: PathBuf,
     logged: Logged,
 }
@@ -181,16 +204,21 @@ struct Keys {
     planner: String,
     workers: String,
     watcher: String,
+    reader: String,
 }
 
 impl Story {
     fn say(&self, who: &str, what: impl AsRef<str>) {
-        println!("{:7.2}s  {who:<9} {}", self.start.elapsed().as_secs_f64(), what.as_ref());
+        self.teller.say(who, what);
     }
 
     async fn tell_it(&mut self, args: &StoryArgs) -> Result<bool> {
-        println!("A planner, four workers and a watcher survey a folder together, each a process of its own.");
-        println!("On the way one of the workers is killed, and then the server.\n");
+        println!(
+            "A planner, four workers and a watcher survey a folder together, each a process of its own. The planner and"
+        );
+        println!(
+            "two workers are written in Python, the others in Rust. On the way a worker is killed, and the server twice.\n"
+        );
         let dir = args.dir.clone().or(args.named_dir.clone()).map_or_else(folder::dependency_sources, Ok)?;
         let choice = folder::choose(&dir, args.files)?;
         let extra = self.folder.join("extra");
@@ -201,7 +229,10 @@ impl Story {
         let (spare, unfit) = (thousands(choice.spare as u64), thousands(choice.unfit as u64));
         self.say("demo", format!("left out: {spare} more text files, {unfit} without text or over 1 MiB"));
         self.say("demo", "and one made to fail: extra/cut-in-half.txt, UTF-16 that ends inside a character");
-        let total = choice.works.len() + 1;
+        let works = folder::works(&dir, args.files, &extra)?;
+        let total = works.len();
+        let works_file = self.folder.join("works.jsonl");
+        fs::write(&works_file, lines_of(&works)?)?;
 
         let program = args.server.clone().map_or_else(beside_this, Ok)?;
         let place = Place::new(&program, &self.folder)?;
@@ -210,34 +241,60 @@ impl Story {
         let (pid, ms) = (server.pid, starting.elapsed().as_millis());
         self.say("server", format!("ready after {ms} ms at {} (pid {pid})", place.url()));
         let keys = self.furnish(&place).await?;
+        let reader = self.share(&place, &keys).await?;
 
-        let (me, log) = (std::env::current_exe()?, self.folder.join("team.log"));
-        let (mut team, mut told) = Team::new(&me, &log);
-        self.assemble(&mut team, &mut told, &place.url(), &keys).await?;
+        let programs = Programs::new(args)?;
+        let log = self.folder.join("team.log");
+        let (mut team, mut told) = Team::new(&log);
+        let merge_every = (total * SHARED_AT / 100).max(1);
+        self.assemble(&mut team, &mut told, &programs, &place.url(), &keys, merge_every).await?;
         let table = self.folder.join("table.json");
         let planner = [
-            "as-planner".into(),
+            programs.file("planner.py"),
             format!("--url={}", place.url()),
-            format!("--dir={}", dir.display()),
-            format!("--files={}", args.files),
-            format!("--extra={}", extra.display()),
-            format!("--workers={WORKERS}"),
+            format!("--works={}", works_file.display()),
+            format!("--workers={}", WORKERS.len()),
             format!("--rate={}", args.rate.max(1)),
             format!("--within={}", args.within),
             format!("--table={}", table.display()),
         ];
-        let pid = team.start(PLANNER, &keys.planner, &planner)?;
-        self.say("demo", format!("planner started (pid {pid})"));
+        let pid = team.start(PLANNER, &keys.planner, &programs.python, &planner)?;
+        self.say("demo", format!("planner started (Python, pid {pid})"));
 
         let limit = Instant::now() + Duration::from_secs(args.within) + SPARE;
         let work = self.follow(&mut team, &mut told, server, &place, total);
         let (server, before) = timeout_at(limit, work).await.context("the team did not finish in time")??;
-        let after = place.metrics().await?;
+        let table: Table = serde_json::from_slice(&fs::read(&table)?)?;
+        let shared = shared::conclude(&reader, &works, &table).await?;
+        let files = thousands(table.len() as u64);
+        self.say(READER, format!("asked the planner for the result, and has the answer: {files} files"));
+        let (added, version) = (thousands(shared.added.new), &shared.version);
+        self.say(READER, format!("merged {added} findings that no worker had shared: {} {version}", findings::KEY));
         team.end();
-        server.kill().await?;
 
-        let team_table: Table = serde_json::from_slice(&fs::read(&table)?)?;
-        self.conclude(&planner::works(&dir, args.files, &extra)?, &team_table, &before, &after)
+        let watcher = connect_with(&place, &keys.watcher, WATCHER).await?;
+        let size = args.stream_mb * 1_000_000;
+        let streaming = streaming::stream(self.teller, &reader, &watcher, (server, &place), (&works, size));
+        let (server, streamed) = timeout(STREAMED_WITHIN, streaming).await.context("streaming took too long")??;
+        let after = place.metrics().await?;
+        watcher.close().await;
+        reader.close().await;
+        server.kill().await?;
+        self.conclude(&works, &table, &shared, &streamed, [&before, &streamed.metrics, &after])
+    }
+
+    /// Makes the context that the team will share, and tries two more doors that must stay shut.
+    async fn share(&self, place: &Place, keys: &Keys) -> Result<Client> {
+        let reader = connect_with(place, &keys.reader, READER).await?;
+        shared::furnish(&reader).await?;
+        self.say(READER, format!("shares {} with the workers, to write, and with the watcher, to read", findings::KEY));
+        let stranger = connect_with(place, &keys.watcher, WATCHER).await?;
+        let code = shared::refuse_a_stranger(&reader, &stranger).await?;
+        self.say("demo", format!("refused, as it must be: the reader's private notes to the watcher ({code})"));
+        stranger.close().await;
+        let code = shared::refuse_the_late(&reader).await?;
+        self.say("demo", format!("refused, as it must be: a second change of one and the same revision ({code})"));
+        Ok(reader)
     }
 
     /// Makes keys for the members and the subscription that the workers share. Two doors are tried that must stay shut.
@@ -253,8 +310,9 @@ impl Story {
             planner: key(PLANNER, "agent-full").await?,
             workers: key("worker-*", "agent-full").await?,
             watcher: key(WATCHER, "agent-consumer").await?,
+            reader: key(READER, "agent-full").await?,
         };
-        self.say("demo", "made three keys with the server's first admin key: planner, worker-*, watcher");
+        self.say("demo", "made four keys with the server's first admin key: planner, worker-*, watcher, reader");
         admin.subscriptions().create(bus::survey()).await?;
         let (lease, attempts) = (bus::LEASE, bus::ATTEMPTS);
         self.say(
@@ -278,17 +336,24 @@ impl Story {
         &mut self,
         team: &mut Team<'_>,
         told: &mut mpsc::Receiver<Told>,
+        programs: &Programs,
         url: &str,
         keys: &Keys,
+        merge_every: usize,
     ) -> Result<()> {
-        team.start(WATCHER, &keys.watcher, &["as-watcher".into(), format!("--url={url}")])?;
-        let mut pids = Vec::new();
-        for number in 1..=WORKERS {
-            let name = format!("worker-{number}");
-            let arguments = ["as-worker".into(), format!("--url={url}"), format!("--name={name}")];
-            pids.push(team.start(&name, &keys.workers, &arguments)?.to_string());
+        team.start(WATCHER, &keys.watcher, &programs.rust, &["as-watcher".into(), format!("--url={url}")])?;
+        let mut workers = Vec::new();
+        for (name, language) in WORKERS {
+            let (program, role) = match language {
+                Language::Rust => (&programs.rust, "as-worker".to_owned()),
+                Language::Python => (&programs.python, programs.file("worker.py")),
+            };
+            let merge = format!("--merge-every={merge_every}");
+            let arguments = vec![role, format!("--url={url}"), format!("--name={name}"), merge];
+            let pid = team.start(name, &keys.workers, program, &arguments)?;
+            workers.push(format!("{name} ({language:?}, pid {pid})"));
         }
-        let mut waiting = WORKERS + 1;
+        let mut waiting = WORKERS.len() + 1;
         while waiting > 0 {
             let next = timeout(READY_WITHIN, told.recv()).await.context("the team did not get ready")?;
             match next.context("the team is gone")? {
@@ -298,7 +363,7 @@ impl Story {
                 _ => {}
             }
         }
-        self.say("demo", format!("watcher and {WORKERS} workers are on the bus (workers' pids {})", pids.join(", ")));
+        self.say("demo", format!("on the bus: the watcher, {}", workers.join(", ")));
         Ok(())
     }
 
@@ -361,6 +426,10 @@ impl Story {
             Event::Answered { file, by } => self.answered(file, by),
             Event::Ended { .. } if who == self.logged.victim && self.logged.victim_dead => {}
             Event::Ended { how, .. } => bail!("{who} ended too early: {how}"),
+            Event::Merged { races } => {
+                self.logged.merges += 1;
+                self.logged.races += races;
+            }
             Event::Ready | Event::Finished { .. } => {}
         }
         Ok(())
@@ -407,7 +476,14 @@ impl Story {
     }
 
     /// Compares and shows everything. Says whether the tables are equal.
-    fn conclude(&self, works: &[folder::Work], team: &Table, before: &str, after: &str) -> Result<bool> {
+    fn conclude(
+        &self,
+        works: &[Work],
+        team: &Table,
+        shared: &Shared,
+        streamed: &Streamed,
+        scrapes: [&str; 3],
+    ) -> Result<bool> {
         let local_start = Instant::now();
         let local = report::local(works)?;
         let local_time = local_start.elapsed();
@@ -415,9 +491,9 @@ impl Story {
         let differences = report::differences(team, &local);
 
         println!("\nWhat the team found\n\n{}", report::languages(team));
-        println!("How it went\n\n{}", self.summary(team, &differences));
-        let (before, after) = (metrics::Scrape::parse(before), metrics::Scrape::parse(after));
-        println!("The server's metrics, which start anew with it\n\n{}", metrics::table(&before, &after));
+        println!("How it went\n\n{}", self.summary(team, shared, streamed, &differences));
+        let scrapes = scrapes.map(metrics::Scrape::parse);
+        println!("The server's metrics, which start anew with it\n\n{}", metrics::table(&scrapes));
         if differences.is_empty() {
             println!(
                 "The planner's table equals the local survey, file by file: {} files.",
@@ -427,32 +503,87 @@ impl Story {
             println!("The planner's table differs from the local survey in {} files:\n", differences.len());
             println!("{}", report::show_differences(&differences));
         }
-        Ok(differences.is_empty())
+        if !shared.equal {
+            println!("What the planner answered, or the shared context, differs from the planner's table.");
+        }
+        let [source, downloaded] = &streamed.digests;
+        if streamed.equal() {
+            println!("The archive that was downloaded equals its source, SHA-256 {source}.");
+        } else {
+            println!("The archive that was downloaded differs from its source:\n  source:     {source}");
+            println!("  downloaded: {downloaded}");
+        }
+        Ok(differences.is_empty() && shared.equal && streamed.equal())
     }
 
-    fn summary(&self, team: &Table, differences: &[report::Difference]) -> String {
+    fn summary(
+        &self,
+        team: &Table,
+        shared: &Shared,
+        streamed: &Streamed,
+        differences: &[report::Difference],
+    ) -> String {
         let logged = &self.logged;
         let mut rows = Vec::new();
         let mut row = |what: &str, value: String| rows.push(vec![what.to_owned(), value]);
         row("files", thousands(team.len() as u64));
-        for (who, count) in logged.answered.iter().filter(|(who, _)| *who != planner::NOBODY) {
+        for (who, count) in logged.answered.iter().filter(|(who, _)| *who != NOBODY) {
             let dead = if *who == logged.victim { ", until it was killed" } else { "" };
             row(&format!("answered by {who}{dead}"), thousands(*count as u64));
         }
-        let dead = logged.answered.get(planner::NOBODY).copied().unwrap_or_default();
+        let dead = logged.answered.get(NOBODY).copied().unwrap_or_default();
         row("given up, in the dead letters", thousands(dead as u64));
         row("held by a worker when it died, answered by others", thousands(logged.held_count as u64));
         row("answered twice, and recognised", thousands(logged.repeats));
-        row("times the server was killed", "1".into());
-        row("seconds until it was ready again", format!("{:.2}", logged.away.as_secs_f64()));
+        row("in the shared context, merged by compare-and-set", thousands(shared.files));
+        row("merges by workers", thousands(logged.merges));
+        row("merges made again, because somebody was faster", thousands(logged.races));
+        row("merged last, which no worker had shared", thousands(shared.added.new));
+        row("seconds until the killed server was ready again", format!("{:.2}", logged.away.as_secs_f64()));
+        row("streamed as one context", bytes(streamed.size));
+        row("sent again, because the server was killed on the way", bytes(streamed.sent_again));
+        row("seconds to upload it, the kill included", format!("{:.2}", streamed.up.as_secs_f64()));
+        row("seconds to download it", format!("{:.2}", streamed.down.as_secs_f64()));
+        row("times the server was killed", "2".into());
         row("different from the local survey", thousands(differences.len() as u64));
-        row("seconds in all", format!("{:.1}", self.start.elapsed().as_secs_f64()));
+        row("seconds in all", format!("{:.1}", self.teller.seconds()));
         columns(&["", ""], &rows).trim_start_matches('\n').to_owned()
     }
 }
 
 async fn connect_with(place: &Place, key: &str, agent: &str) -> acb_sdk::Result<Client> {
     Client::builder(place.url()).credentials(Credentials::enrolment_key(key, agent)).connect().await
+}
+
+/// The programs that members are.
+struct Programs {
+    rust: PathBuf,
+    python: PathBuf,
+}
+
+impl Programs {
+    fn new(args: &StoryArgs) -> Result<Self> {
+        let rust = std::env::current_exe()?;
+        let built = || Some(rust.parent()?.parent()?.join("python/venv/bin/python"));
+        let python = args.python.clone().or_else(built).context("no folder above this program")?;
+        ensure!(
+            python.is_file(),
+            "there is no Python with acb-sdk at {}; make it with: scripts/build-wheel.sh",
+            python.display()
+        );
+        Ok(Self { rust, python })
+    }
+
+    /// A member that is written in Python.
+    fn file(&self, name: &str) -> String {
+        format!("{PYTHON_MEMBERS}/{name}")
+    }
+}
+
+/// Files as the planner reads them: one JSON object a line.
+fn lines_of(works: &[Work]) -> Result<String> {
+    let lines = works.iter().map(|work| Ok(serde_json::to_string(work)? + "\n"));
+    lines.collect()
 }
 
 fn code_of(error: &acb_sdk::Error) -> &'static str {

@@ -1,6 +1,6 @@
 //! The work itself: what one file is. Pure, so that a worker far away and one local process must come to the same result.
 
-use std::{fmt, path::Path};
+use std::{collections::HashMap, fmt, path::Path, sync::LazyLock};
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
@@ -74,93 +74,147 @@ fn measure(text: &str) -> (u64, u64) {
     text.lines().fold((0, 0), |(lines, longest), line| (lines + 1, longest.max(line.chars().count() as u64)))
 }
 
-/// Names that say more than their endings do.
-const BY_NAME: &[(&str, &str)] = &[
-    ("Makefile", "Make"),
-    ("Dockerfile", "Docker"),
-    ("CMakeLists.txt", "CMake"),
-    ("Cargo.lock", "TOML"),
-    (".gitignore", "Git"),
-    (".gitattributes", "Git"),
-];
-
-/// Languages by the ending of a name.
-const BY_ENDING: &[(&str, &str)] = &[
-    ("rs", "Rust"),
-    ("c", "C"),
-    ("h", "C header"),
-    ("cc", "C++"),
-    ("cpp", "C++"),
-    ("hpp", "C++"),
-    ("s", "Assembly"),
-    ("asm", "Assembly"),
-    ("go", "Go"),
-    ("py", "Python"),
-    ("pyi", "Python"),
-    ("js", "JavaScript"),
-    ("mjs", "JavaScript"),
-    ("cjs", "JavaScript"),
-    ("ts", "TypeScript"),
-    ("tsx", "TypeScript"),
-    ("java", "Java"),
-    ("kt", "Kotlin"),
-    ("swift", "Swift"),
-    ("rb", "Ruby"),
-    ("pl", "Perl"),
-    ("sh", "Shell"),
-    ("bash", "Shell"),
-    ("ps1", "PowerShell"),
-    ("sql", "SQL"),
-    ("proto", "Protocol Buffers"),
-    ("md", "Markdown"),
-    ("rst", "reStructuredText"),
-    ("txt", "Text"),
-    ("stderr", "Text"),
-    ("stdout", "Text"),
-    ("html", "HTML"),
-    ("css", "CSS"),
-    ("svg", "SVG"),
-    ("xml", "XML"),
-    ("json", "JSON"),
-    ("yaml", "YAML"),
-    ("yml", "YAML"),
-    ("toml", "TOML"),
-    ("orig", "TOML"),
-    ("ini", "INI"),
-    ("cfg", "INI"),
-    ("cmake", "CMake"),
-    ("pem", "PEM"),
-    ("crt", "PEM"),
-    ("key", "PEM"),
-    ("snap", "Snapshot"),
-    ("csv", "CSV"),
-    ("lock", "Lock file"),
-    ("diff", "Patch"),
-    ("patch", "Patch"),
-    ("lean", "Lean"),
-    ("zig", "Zig"),
-    ("cs", "C#"),
-];
-
-/// The language of a file of that name; `Other` when the name says nothing.
-pub(crate) fn language(name: &str) -> &'static str {
-    let name = name.rsplit('/').next().unwrap_or(name);
-    let find = |table: &[(&str, &'static str)], word: &str| {
-        table.iter().find(|(key, _)| key.eq_ignore_ascii_case(word)).map(|(_, language)| *language)
-    };
-    let ending = Path::new(name).extension().and_then(|e| e.to_str()).unwrap_or_default();
-    find(BY_NAME, name)
-        .or_else(|| find(BY_ENDING, ending))
-        .unwrap_or_else(|| if is_licence(name) { "Licence" } else { "Other" })
+/// What names say, for both languages that surveys are written in.
+#[derive(Debug, Deserialize)]
+struct Languages {
+    /// By names that say more than their endings do.
+    names: HashMap<String, String>,
+    /// By the ending of a name.
+    endings: HashMap<String, String>,
+    /// How names of licences begin.
+    licences: Vec<String>,
 }
 
-fn is_licence(name: &str) -> bool {
-    ["LICENSE", "LICENCE", "COPYING", "COPYRIGHT", "UNLICENSE", "NOTICE"].iter().any(|word| name.starts_with(word))
+static LANGUAGES: LazyLock<Languages> = LazyLock::new(|| {
+    let mut all: Languages =
+        serde_json::from_str(include_str!("../../../python/demo/languages.json")).expect("a test reads it");
+    for table in [&mut all.names, &mut all.endings] {
+        *table = table.drain().map(|(word, language)| (word.to_ascii_lowercase(), language)).collect();
+    }
+    all
+});
+
+/// The language of a file of that name; `Other` when the name says nothing. Names and endings count in any case.
+pub(crate) fn language(name: &str) -> &'static str {
+    let languages = &*LANGUAGES;
+    let name = name.rsplit('/').next().unwrap_or(name);
+    let ending = Path::new(name).extension().and_then(|e| e.to_str()).unwrap_or_default();
+    let by_name = languages.names.get(&name.to_ascii_lowercase());
+    let found = by_name.or_else(|| languages.endings.get(&ending.to_ascii_lowercase()));
+    let is_licence = || languages.licences.iter().any(|word| name.starts_with(word.as_str()));
+    found.map_or_else(|| if is_licence() { "Licence" } else { "Other" }, String::as_str)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Files that are odd in one way or another: their names, their bytes.
+    fn odd_files() -> Vec<(String, Vec<u8>)> {
+        let mut files: Vec<(String, Vec<u8>)> = Vec::new();
+        let texts: &[&[u8]] = &[
+            b"",
+            b"\n",
+            b"\r",
+            b"\r\n",
+            b"a\r",
+            b"a\r\r\n",
+            b"\n\r",
+            b"a\rb\nc",
+            b"one\nthree",
+            b"\n\n\n",
+            b"a\x0bb\x0cc\x1cd\x1de\x1ef",
+            "a\u{85}b\u{2028}c\u{2029}d".as_bytes(),
+            "äöü\n😀".as_bytes(),
+            b"\xef\xbb\xbfmark",
+            b"caf\xe9\n",
+            b"\xed\xa0\x80",
+            b"\xf0\x9f\x98",
+            b"\xc0\x80",
+            b"\xf4\x90\x80\x80",
+            b"\xe2\x82",
+            b"\xf8\x88\x80\x80\x80",
+            b"\xff\xfe",
+            b"\xfe\xff",
+            b"\xff\xfeh",
+            b"\xfe\xffh",
+            b"\xff\xfeh\0\n\0",
+            b"\xfe\xff\0h\0\n",
+            b"\xff\xfe\0\xd8",
+            b"\xff\xfe\0\xdc",
+            b"\xff\xfe=\xd8\0\xde",
+            b"\xff\xfe\xff\xfea\0",
+            b"\xfe\xff\xff\xfe",
+            b"\0\0",
+        ];
+        files.extend(texts.iter().map(|text| ("a.rs".to_owned(), text.to_vec())));
+        let names = [
+            "",
+            ".",
+            "..",
+            "...",
+            "a.",
+            ".rs",
+            "a.rs",
+            "A.RS",
+            "a/b.c/d",
+            "x/Makefile",
+            "MAKEFILE",
+            "cargo.LOCK",
+            "x.S",
+            ".gitignore",
+            "LICENSE-MIT",
+            "license",
+            "NOTICES.md",
+            "a.tar.gz",
+            "K.\u{212a}t",
+            "ä.ü",
+            "a.rs/",
+            "COPYING.unknown",
+        ];
+        files.extend(names.iter().map(|name| ((*name).to_owned(), Vec::new())));
+        let languages = &*LANGUAGES;
+        files.extend(languages.names.keys().map(|name| (format!("dir/{name}"), Vec::new())));
+        files.extend(languages.endings.keys().map(|ending| (format!("dir/x.{ending}"), Vec::new())));
+        // And whatever chance brings: the same chance every time.
+        let mut chance = 1_u64;
+        for _ in 0..2000 {
+            let bytes = std::iter::repeat_with(|| {
+                chance ^= chance << 13;
+                chance ^= chance >> 7;
+                chance ^= chance << 17;
+                // Bytes that matter: of marks, of line ends, leading and following ones of UTF-8.
+                b"\xff\xfe\r\n\n\0ab\x80\x90\xa0\xbf\xc3\xe0\xed\xef\xf0\xf4\xd8\xdc"[(chance >> 20) as usize % 20]
+            });
+            let bytes: Vec<u8> = bytes.take(1 + files.len() % 23).collect();
+            files.push(("chance.txt".into(), bytes));
+        }
+        files
+    }
+
+    #[test]
+    fn python_surveys_odd_files_in_the_same_way() {
+        use std::{io::Write as _, process::Stdio};
+        let program = concat!(env!("CARGO_MANIFEST_DIR"), "/python/demo/survey.py");
+        let files = odd_files();
+        let lines: String = files.iter().fold(String::new(), |lines, (name, content)| {
+            lines + &serde_json::json!({ "name": name, "content": hex::encode(content) }).to_string() + "\n"
+        });
+        let mut input = tempfile::tempfile().unwrap();
+        input.write_all(lines.as_bytes()).unwrap();
+        std::io::Seek::rewind(&mut input).unwrap();
+        let mut python = std::process::Command::new("python3");
+        let output = python.arg(program).stdin(input).stderr(Stdio::inherit()).output().unwrap();
+        assert!(output.status.success(), "{}", output.status);
+        let theirs: Vec<crate::report::Outcome> =
+            String::from_utf8(output.stdout).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        assert_eq!(theirs.len(), files.len());
+        for ((name, content), theirs) in files.iter().zip(theirs) {
+            let ours = survey(name, content)
+                .map_or_else(|why| crate::report::Outcome::Unreadable(why.to_string()), crate::report::Outcome::Found);
+            assert_eq!(theirs, ours, "{name:?} {content:02x?}");
+        }
+    }
 
     #[test]
     fn lines_are_counted_with_and_without_a_last_end() {

@@ -1,6 +1,6 @@
 //! Members of the team as processes: how they are started, what they tell, and that they end.
 //!
-//! A member is this same program with a role. It tells its story as one JSON object a line on standard output. A word to it
+//! A member is this same program with a role, or one in Python. It tells its story as one JSON object a line on standard output. A word to it
 //! comes on its standard input, and it ends by itself when that closes: so it ends even when the one who started it was
 //! killed.
 
@@ -57,6 +57,11 @@ pub(crate) enum Event {
     Holding {
         /// Names of the files.
         files: Vec<String>,
+    },
+    /// It merged findings into what the team shares.
+    Merged {
+        /// How often somebody was faster, so that it was done again.
+        races: u64,
     },
     /// The planner's table is written.
     Finished {
@@ -117,7 +122,6 @@ pub(crate) type Told = (String, Event);
 
 /// The members, and what they tell.
 pub(crate) struct Team<'a> {
-    program: &'a Path,
     log: &'a Path,
     members: Vec<(String, mpsc::Sender<&'static str>)>,
     told: mpsc::Sender<Told>,
@@ -126,15 +130,15 @@ pub(crate) struct Team<'a> {
 
 impl<'a> Team<'a> {
     /// A team without members. What they print to standard error goes to `log`.
-    pub(crate) fn new(program: &'a Path, log: &'a Path) -> (Self, mpsc::Receiver<Told>) {
+    pub(crate) fn new(log: &'a Path) -> (Self, mpsc::Receiver<Told>) {
         let (told, events) = mpsc::channel(EVENTS_MAX);
-        (Self { program, log, members: Vec::new(), told, tasks: JoinSet::new() }, events)
+        (Self { log, members: Vec::new(), told, tasks: JoinSet::new() }, events)
     }
 
     /// Starts a member. Its key goes through the environment, where other users of the machine do not see it.
-    pub(crate) fn start(&mut self, name: &str, key: &str, arguments: &[String]) -> Result<u32> {
+    pub(crate) fn start(&mut self, name: &str, key: &str, program: &Path, arguments: &[String]) -> Result<u32> {
         let log = File::options().create(true).append(true).open(self.log)?;
-        let mut child = Command::new(self.program)
+        let mut child = Command::new(program)
             .args(arguments)
             .env("ACB_KEY", key)
             .stdin(Stdio::piped())
@@ -246,9 +250,9 @@ mod tests {
     async fn what_a_member_prints_becomes_events_and_its_end_is_told() {
         let dir = tempfile::tempdir().unwrap();
         let log = dir.path().join("log");
-        let (mut team, mut events) = Team::new(Path::new("/bin/sh"), &log);
+        let (mut team, mut events) = Team::new(&log);
         let script = r#"echo '{"event":"ready"}'; echo plain; echo "$ACB_KEY" >&2; exit 9"#;
-        team.start("one", "hush", &["-c".into(), script.into()]).unwrap();
+        team.start("one", "hush", Path::new("/bin/sh"), &["-c".into(), script.into()]).unwrap();
         assert_eq!(events.recv().await, Some(("one".into(), Event::Ready)));
         assert_eq!(events.recv().await, Some(("one".into(), Event::Say { text: "plain".into() })));
         assert_eq!(ended(&mut events).await, Event::Ended { ok: false, how: "exit code 9".into() });
@@ -259,8 +263,8 @@ mod tests {
     async fn members_are_ended_with_the_team() {
         let dir = tempfile::tempdir().unwrap();
         let log = dir.path().join("log");
-        let (mut team, mut events) = Team::new(Path::new("/bin/sh"), &log);
-        team.start("sleeper", "", &["-c".into(), "exec sleep 600".into()]).unwrap();
+        let (mut team, mut events) = Team::new(&log);
+        team.start("sleeper", "", Path::new("/bin/sh"), &["-c".into(), "exec sleep 600".into()]).unwrap();
         team.end();
         assert_eq!(ended(&mut events).await, Event::Ended { ok: false, how: "signal 9".into() });
     }

@@ -1,11 +1,15 @@
-//! The watcher: follows how far everybody is, by one wildcard subscription, and knows none of them beforehand.
+//! The watcher: follows how far everybody is, by one wildcard subscription, and knows none of them beforehand;
+//! and each revision of what they share.
 
 use std::collections::BTreeMap;
 
-use anyhow::Result;
+use acb_sdk::ContextEvent;
+use acb_types::limits::CONTEXT_INLINE_BYTES_MAX;
+use anyhow::{Context as _, Result};
 
 use crate::{
     bus::{self, PLANNER, PROGRESS, Progress, WATCHER},
+    findings::{self, Findings},
     report::thousands,
     team::{Event, say, tell},
 };
@@ -25,10 +29,21 @@ pub(crate) struct WatcherArgs {
 pub(crate) async fn run(args: WatcherArgs) -> Result<()> {
     let client = bus::connect(&args.url, WATCHER).await?;
     let mut progress = client.listen([format!("{PROGRESS}.>")]).await?;
+    let mut shared =
+        client.contexts().watch().key(findings::KEY).payloads_up_to(CONTEXT_INLINE_BYTES_MAX).open().await?;
     tell(&Event::Ready);
     let mut workers = BTreeMap::new();
     let mut told = 0;
-    while let Some(message) = progress.next().await {
+    loop {
+        // Both are cancel-safe: what was not taken stays.
+        let message = tokio::select! {
+            message = progress.next() => message,
+            event = shared.next() => {
+                revision(event.context("the watch ended")??)?;
+                continue;
+            }
+        };
+        let Some(message) = message else { return Ok(()) };
         let message = message?;
         let Progress { files, of } = serde_json::from_slice(message.payload_ref())?;
         if message.from() != PLANNER {
@@ -40,6 +55,16 @@ pub(crate) async fn run(args: WatcherArgs) -> Result<()> {
             say(format!("{files} of {of} files answered ({step} %)   {}", each.join(", ")));
         }
         message.ack()?;
+    }
+}
+
+/// Tells a revision of what the team shares.
+fn revision(event: ContextEvent) -> Result<()> {
+    if let ContextEvent::Created(context) | ContextEvent::Updated(context) = event {
+        let findings = Findings::of(&context)?;
+        let (files, languages) = (thousands(findings.files()), findings.languages.len());
+        let (version, by) = (&context.version, &context.updated_by);
+        say(format!("{} is now {version}, by {by}: {files} files in {languages} languages", findings::KEY));
     }
     Ok(())
 }

@@ -17,8 +17,9 @@ use anyhow::Result;
 use parking_lot::Mutex;
 
 use crate::{
-    bus::{self, Answer, CAPABILITY, FILE, PLANNER, Progress, SURVEY},
-    survey::survey,
+    bus::{self, Answer, CAPABILITY, FILE, NUMBER, PLANNER, Progress, SURVEY},
+    findings::{self, Numbered},
+    survey::{Finding, survey},
     team::{Event, is_frozen, say, tell},
 };
 
@@ -40,6 +41,9 @@ pub(crate) struct WorkerArgs {
     /// Its id.
     #[arg(long)]
     name: String,
+    /// It merges so many findings at once into what the team shares.
+    #[arg(long)]
+    merge_every: usize,
 }
 
 struct Worker {
@@ -47,6 +51,8 @@ struct Worker {
     args: WorkerArgs,
     done: AtomicUsize,
     held: Mutex<Vec<String>>,
+    /// Findings that are not in the shared context yet.
+    unmerged: Mutex<Vec<Numbered>>,
 }
 
 /// Works until it is ended.
@@ -55,7 +61,13 @@ pub(crate) async fn run(args: WorkerArgs) -> Result<()> {
     client.agents().register(&args.name).kind("surveyor").capability(CAPABILITY).await?;
     let work = client.subscribe(SURVEY).credits(CREDITS).await?;
     tell(&Event::Ready);
-    let worker = Arc::new(Worker { client, args, done: AtomicUsize::new(0), held: Mutex::default() });
+    let worker = Arc::new(Worker {
+        client,
+        args,
+        done: AtomicUsize::new(0),
+        held: Mutex::default(),
+        unmerged: Mutex::default(),
+    });
     // What a handler fails with goes back to the bus as the reason, and the file comes again later.
     work.for_each(AT_ONCE, |message| {
         let worker = Arc::clone(&worker);
@@ -75,11 +87,33 @@ impl Worker {
             say(format!("cannot survey {file}, attempt {}", message.attempt()));
             anyhow::anyhow!("{why}")
         })?;
-        let answer = serde_json::to_vec(&Answer { file, finding })?;
+        let number = message.attribute(NUMBER).unwrap_or_default().parse()?;
+        let answer = serde_json::to_vec(&Answer { file, finding: finding.clone() })?;
         self.client.messages().send(PLANNER, answer).content_type("application/json").confirm().await?;
+        self.share(number, finding).await?;
         let done = self.done.fetch_add(1, Ordering::Relaxed) + 1;
         if done.is_multiple_of(TELL_EVERY) {
             bus::progress(&self.client, &self.args.name, &Progress { files: done, of: 0 }).await?;
+        }
+        Ok(())
+    }
+
+    /// Puts a finding aside, and merges what is there once it is enough.
+    async fn share(&self, number: usize, finding: Finding) -> Result<()> {
+        let batch = {
+            let mut unmerged = self.unmerged.lock();
+            unmerged.push((number, finding));
+            if unmerged.len() < self.args.merge_every {
+                return Ok(());
+            }
+            std::mem::take(&mut *unmerged)
+        };
+        match findings::merge(&self.client, &batch).await {
+            Ok(merged) => tell(&Event::Merged { races: merged.races }),
+            Err(error) => {
+                self.unmerged.lock().extend(batch);
+                return Err(error);
+            }
         }
         Ok(())
     }

@@ -67,15 +67,7 @@ async fn version() -> Response {
 }
 
 async fn metrics(State(deps): State<AdminDeps>) -> Response {
-    for (tenant, online) in deps.presence.active() {
-        deps.metrics.tenant(&tenant).active_agents.set(online as i64);
-    }
-    for partition in deps.delivery.partitions() {
-        partition.observe();
-    }
-    let up = deps.clock.now().mono_ms.saturating_sub(deps.started_mono_ms) / 1000;
-    deps.metrics.uptime.set(up as i64);
-    match deps.metrics.encode() {
+    match deps.metrics_text() {
         Ok(text) => {
             let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
             ([(header::CONTENT_TYPE, kind)], text).into_response()
@@ -103,19 +95,48 @@ struct Wall {
 /// Time goes on by a span: both clocks move, and who waited wakes. Leases that ended thereby and attempts that came due
 /// are dealt with before the answer, so that whoever asked may look at once.
 async fn advance(State(deps): State<AdminDeps>, Query(by): Query<Advance>) -> Response {
-    let Some(clock) = &deps.manual else { return StatusCode::NOT_FOUND.into_response() };
-    let now = clock.advance(Duration::from_millis(by.ms));
-    for partition in deps.delivery.partitions() {
-        partition.run_due(now);
+    let span = Duration::from_millis(by.ms);
+    deps.advance(span).map_or_else(|| StatusCode::NOT_FOUND.into_response(), told)
+}
+
+impl AdminDeps {
+    /// Moves a manual clock on, and deals with what came due thereby. `None` when the clock is the machine's.
+    pub(crate) fn advance(&self, span: Duration) -> Option<Now> {
+        let now = self.manual.as_ref()?.advance(span);
+        for partition in self.delivery.partitions() {
+            partition.run_due(now);
+        }
+        self.presence.run_due(now);
+        Some(now)
     }
-    told(now)
+
+    /// Sets the wall half of a manual clock.
+    pub(crate) fn set_wall(&self, wall: Timestamp) -> Option<Now> {
+        let clock = self.manual.as_ref()?;
+        clock.set_wall(wall);
+        Some(clock.now())
+    }
+
+    /// What is counted, as Prometheus reads it.
+    ///
+    /// # Errors
+    /// When it cannot be written as text.
+    pub(crate) fn metrics_text(&self) -> Result<String, std::fmt::Error> {
+        for (tenant, online) in self.presence.active() {
+            self.metrics.tenant(&tenant).active_agents.set(online as i64);
+        }
+        for partition in self.delivery.partitions() {
+            partition.observe();
+        }
+        let up = self.clock.now().mono_ms.saturating_sub(self.started_mono_ms) / 1000;
+        self.metrics.uptime.set(up as i64);
+        self.metrics.encode()
+    }
 }
 
 /// The wall clock is set, forward or back, as by somebody at the machine: no time has passed, and nobody wakes.
 async fn wall(State(deps): State<AdminDeps>, Query(to): Query<Wall>) -> Response {
-    let Some(clock) = &deps.manual else { return StatusCode::NOT_FOUND.into_response() };
-    clock.set_wall(Timestamp(to.ms));
-    told(clock.now())
+    deps.set_wall(Timestamp(to.ms)).map_or_else(|| StatusCode::NOT_FOUND.into_response(), told)
 }
 
 fn told(now: Now) -> Response {

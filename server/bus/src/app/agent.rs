@@ -11,7 +11,10 @@ use super::{
 };
 use crate::{
     auth::Role,
-    domain::{agent as rules, presence::AgentStatus},
+    domain::{
+        agent as rules,
+        presence::{AgentActivity, AgentStatus},
+    },
     error::AppError,
     presence::Seen,
 };
@@ -125,23 +128,25 @@ impl App {
         (!p.roles.has(Role::Admin) && !dev).then(|| p.credential.clone())
     }
 
-    /// Notes that an agent is alive. Answers when the next heartbeat is due.
+    /// Notes that an agent is alive, and what it says that it is doing. Answers when the next heartbeat is due.
     ///
     /// # Errors
-    /// `agent_not_found`; `session_fenced` for an older incarnation.
+    /// `agent_not_found`; `session_fenced` for an older incarnation; `invalid_argument` for a time outside its limits.
     pub fn agent_heartbeat(
         &self,
         ctx: &OpContext,
         id: &AgentId,
         incarnation: Incarnation,
+        activity: Option<(AgentActivity, Duration)>,
     ) -> Result<Duration, AppError> {
         let tenant = &ctx.principal().tenant;
         may_act_for(ctx, id)?;
+        rules::check_activity(activity.map(|(_, ttl)| ttl))?;
         // From memory: ten thousand agents that beat every ten seconds must not cost the database anything.
         if self.deps.presence.incarnation(tenant, id) == Incarnation(0) {
             return Err(absent(id));
         }
-        self.deps.presence.touch(tenant, id, incarnation)?;
+        self.deps.presence.touch(tenant, id, incarnation, activity)?;
         self.deps.metrics.tenant(tenant).heartbeats.inc();
         Ok(limits::HEARTBEAT_INTERVAL)
     }

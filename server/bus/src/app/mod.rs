@@ -3,24 +3,31 @@
 
 pub mod agent;
 pub mod audit;
+pub mod context;
 pub mod credential;
 pub mod dead_letter;
+pub mod download;
+pub mod group;
 pub mod message;
 pub mod op_context;
 pub mod page;
 pub mod session;
 pub mod subscription;
 pub mod tenant;
+pub mod upload;
+pub mod watch;
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use acb_ports::{Clock, IdSource, MetadataStore};
+use acb_ports::{BlobStore, Clock, IdSource, MetadataStore};
 use acb_types::{Timestamp, limits};
 use parking_lot::Mutex;
+use tokio_util::sync::CancellationToken;
 
 pub use self::op_context::{Caller, OpContext};
 use crate::{
     auth::{Authenticator, credential::SecretHasher, rate::Buckets, rate::Rate},
+    changes::Changes,
     delivery::Delivery,
     domain::durability::DurabilityPolicy,
     error::AppError,
@@ -57,6 +64,8 @@ impl Default for AppConfig {
 pub struct AppDeps {
     /// Everything but the messages.
     pub metadata: Arc<dyn MetadataStore>,
+    /// Payloads too large for a row.
+    pub blobs: Arc<dyn BlobStore>,
     /// The messages.
     pub delivery: Arc<Delivery>,
     /// Who is there.
@@ -75,6 +84,12 @@ pub struct AppDeps {
     pub page_key: page::PageKey,
     /// Names this server in the audit.
     pub node: String,
+    /// What changed, for those who follow it.
+    pub changes: Arc<Changes>,
+    /// Wakes the reconciler of contexts when an end comes closer.
+    pub expiry: Arc<tokio::sync::Notify>,
+    /// Fires when the server drains.
+    pub drain: CancellationToken,
     /// Where blocking work goes, a bounded pool.
     pub blocking: tokio::runtime::Handle,
 }
@@ -90,6 +105,8 @@ pub struct App {
     agent_order: [tokio::sync::Mutex<()>; 16],
     /// The same for subscriptions.
     subscription_order: [tokio::sync::Mutex<()>; 16],
+    uploads: upload::Uploads,
+    watches: watch::Watches,
     known_tenants: Mutex<ahash::AHashSet<acb_types::TenantId>>,
 }
 
@@ -115,6 +132,8 @@ impl App {
             failed_logins: session::FailedLogins::new(),
             agent_order: Default::default(),
             subscription_order: Default::default(),
+            uploads: upload::Uploads::new(),
+            watches: watch::Watches::default(),
             known_tenants: Mutex::default(),
             deps,
         })

@@ -65,6 +65,7 @@ verbs! {
     UnregisterAgent "/acb.v1.AgentRegistry/UnregisterAgent" AGENTS;
     Heartbeat "/acb.v1.AgentRegistry/Heartbeat" AGENTS;
     DiscoverAgents "/acb.v1.AgentRegistry/DiscoverAgents" EVERYBODY;
+    WatchAgents "/acb.v1.AgentRegistry/WatchAgents" EVERYBODY;
 
     Send "/acb.v1.MessageService/Send" PRODUCERS;
     PublishStream "/acb.v1.MessageService/PublishStream" PRODUCERS;
@@ -108,6 +109,12 @@ verbs! {
     RevokeEnrolmentKey "/acb.v1.AdminService/RevokeEnrolmentKey" ADMIN;
     SetAgentSecret "/acb.v1.AdminService/SetAgentSecret" ADMIN;
     RotateSigningKey "/acb.v1.AdminService/RotateSigningKey" ADMIN;
+    CreateGroup "/acb.v1.AdminService/CreateGroup" ADMIN;
+    DeleteGroup "/acb.v1.AdminService/DeleteGroup" ADMIN;
+    ListGroups "/acb.v1.AdminService/ListGroups" ADMIN;
+    AddGroupMembers "/acb.v1.AdminService/AddGroupMembers" ADMIN;
+    RemoveGroupMembers "/acb.v1.AdminService/RemoveGroupMembers" ADMIN;
+    ListGroupMembers "/acb.v1.AdminService/ListGroupMembers" ADMIN;
 
     // Standard services. The contract that reflection shows is public, as the OpenAPI page is.
     HealthCheck "/grpc.health.v1.Health/Check" Access::Public;

@@ -45,6 +45,11 @@ impl Committer {
         self.more.notify_one();
     }
 
+    /// Forgets who waits for it. For after its end.
+    pub(super) fn forget(&self) {
+        self.ready.lock().clear();
+    }
+
     fn run(&self) {
         loop {
             let partition = {
@@ -65,7 +70,10 @@ impl Committer {
 
     /// Serves what is queued, then ends the threads. Called once all partitions are closed.
     pub(crate) fn stop(&self) {
+        // Under the lock: a thread that has just looked and is about to wait would miss the call otherwise.
+        let ready = self.ready.lock();
         self.stopping.store(true, Ordering::Release);
+        drop(ready);
         self.more.notify_all();
         for handle in std::mem::take(&mut *self.threads.lock()) {
             if handle.join().is_err() {

@@ -39,6 +39,11 @@ impl Deaths {
         self.more.notify_one();
     }
 
+    /// Forgets what is queued: after a restart it dies again.
+    pub(super) fn forget(&self) {
+        self.queue.lock().clear();
+    }
+
     /// Starts the task that works the queue off. It ends with the delivery that it serves.
     pub(super) fn start(self: &Arc<Self>, delivery: Weak<Delivery>) {
         let me = Arc::clone(self);

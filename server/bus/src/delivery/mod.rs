@@ -504,6 +504,32 @@ impl Delivery {
 
     /// Flushes and closes every log and ends the threads. Blocks; call it from a blocking thread once streams are done.
     pub fn close(&self) {
+        self.end_threads();
+        for partition in std::mem::take(&mut *self.partitions.write()) {
+            if let Err(error) = partition.close() {
+                tracing::error!(partition = %partition.id(), "not closed cleanly: {error}");
+            }
+        }
+        self.let_go();
+    }
+
+    /// Ends the threads and lets go of every log as it is, as the end of the process does. Blocks as [`Self::close`].
+    pub fn abandon(&self) {
+        self.end_threads();
+        self.let_go();
+    }
+
+    /// Forgets the partitions, in the queues too that nobody works off any more: partitions hold these queues, so whatever
+    /// stayed in one would keep all of them for ever.
+    fn let_go(&self) {
+        self.partitions.write().clear();
+        self.tenants.write().clear();
+        self.ticker.forget();
+        self.committer.forget();
+        self.deaths.forget();
+    }
+
+    fn end_threads(&self) {
         self.stopping.store(true, Ordering::Release);
         self.ticker.stop();
         for (name, slot) in [("ticker", &self.ticking), ("surveyor", &self.surveyor)] {
@@ -514,12 +540,6 @@ impl Delivery {
             }
         }
         self.committer.stop();
-        for partition in std::mem::take(&mut *self.partitions.write()) {
-            if let Err(error) = partition.close() {
-                tracing::error!(partition = %partition.id(), "not closed cleanly: {error}");
-            }
-        }
-        self.tenants.write().clear();
     }
 }
 

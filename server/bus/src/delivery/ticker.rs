@@ -78,6 +78,11 @@ impl Ticker {
         self.news.notify_one();
     }
 
+    /// Forgets who wants something of it. For after its end.
+    pub(super) fn forget(&self) {
+        self.awake.lock().clear();
+    }
+
     /// Starts the thread.
     ///
     /// # Errors

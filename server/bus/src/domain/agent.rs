@@ -1,17 +1,17 @@
 //! What an agent may say of itself: the limits of its fields.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use acb_ports::metadata::{AgentCapability, AgentFilter, AgentSpec};
 use acb_types::{ErrorCode, limits};
 
 use crate::error::AppError;
 
-fn short(field: &'static str, text: &str) -> Result<(), AppError> {
+pub(super) fn short(field: &'static str, text: &str) -> Result<(), AppError> {
     at_most(field, text.len(), limits::SHORT_TEXT_BYTES_MAX)
 }
 
-fn at_most(field: &'static str, actual: usize, limit: usize) -> Result<(), AppError> {
+pub(super) fn at_most(field: &'static str, actual: usize, limit: usize) -> Result<(), AppError> {
     if actual > limit { Err(AppError::too_large(field, actual, limit)) } else { Ok(()) }
 }
 
@@ -56,13 +56,28 @@ fn check_capabilities(capabilities: &[AgentCapability]) -> Result<(), AppError> 
     Ok(())
 }
 
-fn check_metadata(metadata: &BTreeMap<String, String>) -> Result<(), AppError> {
+pub(super) fn check_metadata(metadata: &BTreeMap<String, String>) -> Result<(), AppError> {
     at_most("metadata", metadata.len(), limits::METADATA_MAX)?;
     let bytes: usize = metadata.iter().map(|(k, v)| k.len() + v.len()).sum();
     at_most("metadata", bytes, limits::METADATA_BYTES_MAX)?;
     match metadata.keys().find(|k| k.is_empty()) {
         Some(_) => Err(AppError::invalid("metadata", "must not have an empty name")),
         None => Ok(()),
+    }
+}
+
+/// Whether an agent's word about its activity may hold so long.
+///
+/// # Errors
+/// `invalid_argument` outside the limits.
+pub fn check_activity(ttl: Option<Duration>) -> Result<(), AppError> {
+    let range = limits::ACTIVITY_TTL_MIN..=limits::ACTIVITY_TTL_MAX;
+    match ttl {
+        Some(ttl) if !range.contains(&ttl) => {
+            let message = format!("of {ttl:?} is outside {:?} to {:?}", range.start(), range.end());
+            Err(AppError::invalid("activity_ttl_ms", message))
+        }
+        _ => Ok(()),
     }
 }
 

@@ -27,9 +27,11 @@ use std::{
     time::Duration,
 };
 
+use parking_lot::Mutex;
+use tokio::io::DuplexStream;
 use tokio_util::sync::CancellationToken;
 
-use self::limits::EdgeLimits;
+use self::{limits::EdgeLimits, stream::Connection};
 use crate::telemetry::Metrics;
 
 /// Where a request comes from. In the extensions of every request.
@@ -60,9 +62,43 @@ pub struct EdgeDeps {
 /// The running edge.
 #[derive(Debug)]
 pub struct Edge {
-    address: SocketAddr,
     threads: Vec<JoinHandle<()>>,
     connections: Arc<AtomicUsize>,
+    /// Of an edge without sockets: where its connections go.
+    pipes: Option<Arc<Pipes>>,
+}
+
+/// Takes connections from inside this process.
+#[derive(Debug)]
+pub struct Pipes {
+    /// Gone when no more connections are to be taken; the thread ends with the last of them.
+    runtime: Mutex<Option<hot::Runtime>>,
+    connections: Arc<AtomicUsize>,
+    metrics: Arc<Metrics>,
+}
+
+impl Pipes {
+    /// Bytes on their way in a pipe, each way: what the sockets of a machine hold.
+    const PIPE_BYTES: usize = 256 * 1024;
+
+    /// Opens a connection: the client's end of it. HTTP/2 only.
+    ///
+    /// # Errors
+    /// `ConnectionRefused` when the server has stopped.
+    pub fn connect(&self) -> io::Result<DuplexStream> {
+        let runtime = self.runtime.lock();
+        let runtime = runtime.as_ref().ok_or(io::ErrorKind::ConnectionRefused)?;
+        let (client, server) = tokio::io::duplex(Self::PIPE_BYTES);
+        let counted = Counted::new(&self.connections, runtime.load(), &self.metrics);
+        let peer = SocketAddr::from(([127, 0, 0, 1], 0));
+        runtime.serve(hot::Handed { connection: Connection::Piped(server), peer, counted });
+        Ok(client)
+    }
+
+    /// Takes no more.
+    fn close(&self) {
+        *self.runtime.lock() = None;
+    }
 }
 
 impl Edge {
@@ -72,7 +108,6 @@ impl Edge {
     /// # Errors
     /// When a thread or a runtime cannot be had.
     pub fn start(listener: TcpListener, deps: &EdgeDeps) -> io::Result<Self> {
-        let address = listener.local_addr()?;
         let connections = Arc::new(AtomicUsize::new(0));
         let mut threads = Vec::new();
         let mut hot = Vec::new();
@@ -84,12 +119,29 @@ impl Edge {
         let (http1, thread) = hot::start(hot::Kind::Http1, "acb-http1".to_owned(), deps)?;
         threads.push(thread);
         threads.push(acceptor::start(listener, deps, hot, http1, Arc::clone(&connections))?);
-        Ok(Self { address, threads, connections })
+        Ok(Self { threads, connections, pipes: None })
     }
 
-    /// Where it listens.
-    pub fn address(&self) -> SocketAddr {
-        self.address
+    /// Starts an edge without sockets: one thread, which serves the connections that [`Pipes`] hands in.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub fn start_in_process(deps: &EdgeDeps) -> io::Result<(Self, Arc<Pipes>)> {
+        let connections = Arc::new(AtomicUsize::new(0));
+        let (runtime, thread) = hot::start(hot::Kind::Hot, "acb-hot-0".to_owned(), deps)?;
+        let pipes = Arc::new(Pipes {
+            runtime: Mutex::new(Some(runtime)),
+            connections: Arc::clone(&connections),
+            metrics: Arc::clone(&deps.metrics),
+        });
+        Ok((Self { threads: vec![thread], connections, pipes: Some(Arc::clone(&pipes)) }, pipes))
+    }
+
+    /// Takes no more connections from inside this process. Those from sockets end by `stop_accepting`.
+    pub fn close_pipes(&self) {
+        if let Some(pipes) = &self.pipes {
+            pipes.close();
+        }
     }
 
     /// Connections that are open.
@@ -110,6 +162,7 @@ impl Edge {
 
     /// Waits for the threads. Blocks; call it from a blocking thread after all tokens have fired.
     pub fn join(self) {
+        self.close_pipes();
         for thread in self.threads {
             if thread.join().is_err() {
                 tracing::error!("a thread of the edge panicked");

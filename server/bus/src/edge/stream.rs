@@ -7,7 +7,7 @@ use std::{
 };
 
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
+    io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf},
     net::TcpStream,
 };
 use tokio_rustls::server::TlsStream;
@@ -95,6 +95,8 @@ pub enum Connection {
     Plain(Socket),
     /// TLS 1.3. Boxed: a session is some kilobytes, and most connections have none.
     Tls(Box<Greeted>),
+    /// A pipe inside this process.
+    Piped(DuplexStream),
 }
 
 /// A TLS session of which the first bytes were read already, to see what it speaks: they are given once more.
@@ -153,10 +155,12 @@ impl AsyncWrite for Greeted {
 }
 
 impl Connection {
-    fn socket(&mut self) -> &mut Socket {
+    /// The socket under it. A pipe has none, and belongs to no runtime.
+    fn socket(&mut self) -> Option<&mut Socket> {
         match self {
-            Self::Plain(socket) => socket,
-            Self::Tls(greeted) => greeted.stream.get_mut().0,
+            Self::Plain(socket) => Some(socket),
+            Self::Tls(greeted) => Some(greeted.stream.get_mut().0),
+            Self::Piped(_) => None,
         }
     }
 
@@ -165,7 +169,7 @@ impl Connection {
     /// # Errors
     /// As there.
     pub fn leave(&mut self) -> io::Result<()> {
-        self.socket().leave()
+        self.socket().map_or(Ok(()), Socket::leave)
     }
 
     /// See [`Socket::join`].
@@ -173,7 +177,7 @@ impl Connection {
     /// # Errors
     /// As there.
     pub fn join(&mut self) -> io::Result<()> {
-        self.socket().join()
+        self.socket().map_or(Ok(()), Socket::join)
     }
 }
 
@@ -186,6 +190,10 @@ macro_rules! either {
             }
             Connection::Tls($stream) => {
                 let $stream = Pin::new(&mut **$stream);
+                $call
+            }
+            Connection::Piped($stream) => {
+                let $stream = Pin::new($stream);
                 $call
             }
         }

@@ -1,6 +1,8 @@
 //! Background work: every task of the server is born here, has a name and ends with the server.
 
+pub mod contexts;
 pub mod sweep;
+pub mod uploads;
 
 use std::future::Future;
 

@@ -99,6 +99,20 @@ pub struct TenantMetrics {
     pub heartbeats: Counter,
     /// Agents that are online; set at each scrape.
     pub active_agents: Gauge,
+    /// Reads of one context.
+    pub context_reads: Counter,
+    /// Contexts made, changed or deleted.
+    pub context_writes: Counter,
+    /// Writes refused because somebody was faster.
+    pub context_conflicts: Counter,
+    /// Contexts whose time was over.
+    pub context_expiries: Counter,
+    /// Watches that are open.
+    pub watches: Gauge,
+    /// Changes of presence.
+    pub presence_changes: Counter,
+    /// Events sent to watches.
+    pub watch_events: Counter,
 }
 
 /// Longest single poll of a serving thread since the last scrape.
@@ -142,6 +156,20 @@ pub struct Metrics {
     pub publish_streams: Gauge,
     /// Consume streams that are open.
     pub consume_streams: Gauge,
+    /// Uploads that have a connection now.
+    pub uploads_open: Gauge,
+    /// Uploads that became contexts.
+    pub uploads_complete: Counter,
+    /// Bytes of chunks that came in.
+    pub upload_bytes: Counter,
+    /// Chunks that reached stable storage.
+    pub upload_chunks: Counter,
+    /// Chunks that were copied from other contexts.
+    pub upload_chunks_found: Counter,
+    /// Bytes read for downloads.
+    pub download_bytes: Counter,
+    /// Contents that were removed.
+    pub blobs_swept: Counter,
     /// Logins that gave tokens.
     pub logins: Counter,
     /// Seconds since the start; set at each scrape.
@@ -150,6 +178,13 @@ pub struct Metrics {
     discoveries: Family<TenantLabels, Counter>,
     heartbeats: Family<TenantLabels, Counter>,
     active_agents: Family<TenantLabels, Gauge>,
+    context_reads: Family<TenantLabels, Counter>,
+    context_writes: Family<TenantLabels, Counter>,
+    context_conflicts: Family<TenantLabels, Counter>,
+    context_expiries: Family<TenantLabels, Counter>,
+    watches: Family<TenantLabels, Gauge>,
+    presence_changes: Family<TenantLabels, Counter>,
+    watch_events: Family<TenantLabels, Counter>,
     messages_in: Family<PartitionLabels, Counter>,
     duplicates: Family<PartitionLabels, Counter>,
     refused: Family<PartitionLabels, Counter>,
@@ -193,12 +228,26 @@ impl Metrics {
             connections_refused: registered(&mut r, &m::CONNECTIONS_REFUSED),
             publish_streams: stream("publish"),
             consume_streams: stream("consume"),
+            uploads_open: registered(&mut r, &m::UPLOADS_OPEN),
+            uploads_complete: registered(&mut r, &m::UPLOADS_COMPLETE),
+            upload_bytes: registered(&mut r, &m::UPLOAD_BYTES),
+            upload_chunks: registered(&mut r, &m::UPLOAD_CHUNKS),
+            upload_chunks_found: registered(&mut r, &m::UPLOAD_CHUNKS_FOUND),
+            download_bytes: registered(&mut r, &m::DOWNLOAD_BYTES),
+            blobs_swept: registered(&mut r, &m::BLOBS_SWEPT),
             logins: registered(&mut r, &m::LOGINS),
             uptime: registered(&mut r, &m::UPTIME),
             registrations: registered(&mut r, &m::REGISTRATIONS),
             discoveries: registered(&mut r, &m::DISCOVERIES),
             heartbeats: registered(&mut r, &m::HEARTBEATS),
             active_agents: registered(&mut r, &m::ACTIVE_AGENTS),
+            context_reads: registered(&mut r, &m::CONTEXT_READS),
+            context_writes: registered(&mut r, &m::CONTEXT_WRITES),
+            context_conflicts: registered(&mut r, &m::CONTEXT_CONFLICTS),
+            context_expiries: registered(&mut r, &m::CONTEXT_EXPIRIES),
+            watches: registered(&mut r, &m::WATCHES),
+            presence_changes: registered(&mut r, &m::PRESENCE_CHANGES),
+            watch_events: registered(&mut r, &m::WATCH_EVENTS),
             messages_in: registered(&mut r, &m::MESSAGES_IN),
             duplicates: registered(&mut r, &m::DUPLICATES),
             refused: registered(&mut r, &m::REFUSED),
@@ -244,6 +293,13 @@ impl Metrics {
             discoveries: self.discoveries.get_or_create_owned(&l),
             heartbeats: self.heartbeats.get_or_create_owned(&l),
             active_agents: self.active_agents.get_or_create_owned(&l),
+            context_reads: self.context_reads.get_or_create_owned(&l),
+            context_writes: self.context_writes.get_or_create_owned(&l),
+            context_conflicts: self.context_conflicts.get_or_create_owned(&l),
+            context_expiries: self.context_expiries.get_or_create_owned(&l),
+            watches: self.watches.get_or_create_owned(&l),
+            presence_changes: self.presence_changes.get_or_create_owned(&l),
+            watch_events: self.watch_events.get_or_create_owned(&l),
         }
     }
 

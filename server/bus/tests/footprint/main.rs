@@ -12,6 +12,7 @@
 mod catching_up;
 mod life;
 mod sleeping;
+mod streams;
 
 use acb_testkit::{
     Server, ServerOptions,

@@ -162,23 +162,8 @@ async fn what_is_not_there_is_told_in_the_callers_language() {
     assert!(answer.head.contains("content-type: application/problem+json"), "{}", answer.head);
     let problem: serde_json::Value = serde_json::from_str(&answer.body).unwrap();
     assert_eq!((problem["code"].as_str(), problem["status"].as_u64()), (Some("route_not_found"), Some(404)));
-    // In gRPC, with the status that foreign clients look for. Contexts and streams are in the contract already.
-    for path in [
-        "/acb.v1.Nothing/At",
-        "/acb.v1.AgentRegistry/Nothing",
-        "/acb.v1.ContextService/CreateContext",
-        "/acb.v1.ContextService/GetContext",
-        "/acb.v1.ContextService/UpdateContext",
-        "/acb.v1.ContextService/DeleteContext",
-        "/acb.v1.ContextService/ListContexts",
-        "/acb.v1.ContextService/ListContextHistory",
-        "/acb.v1.ContextService/RenewContextTtl",
-        "/acb.v1.ContextService/Watch",
-        "/acb.v1.StreamService/StreamContext",
-        "/acb.v1.StreamService/ReceiveContext",
-        "/acb.v1.StreamService/GetStreamProgress",
-        "/acb.v1.StreamService/AbortStream",
-    ] {
+    // In gRPC, with the status that foreign clients look for.
+    for path in ["/acb.v1.Nothing/At", "/acb.v1.AgentRegistry/Nothing"] {
         let told = raw_call(&server, path, &[]).await.unwrap_err();
         assert_eq!((told.code(), told.status), (ErrorCode::UnsupportedFeature, tonic::Code::Unimplemented), "{path}");
     }

@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, time::Duration};
 
-use acb_proto::v1::{self, AgentStatus};
+use acb_proto::v1::{self, AgentEventKind as Kind, AgentStatus};
 use acb_types::{ErrorCode, limits};
 
 use crate::support::{Server, Setup, message, refused, spec, told};
@@ -307,6 +307,47 @@ async fn pages_go_on_where_they_were_cut_and_their_tokens_fit_one_query_only() {
     let elsewhere = server.dev("elsewhere", "anonymous");
     assert_eq!(refused(elsewhere.discover(with(|_| ())).await), ErrorCode::InvalidPageToken);
     bus.discover(with(|r| r.page_size = 3)).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_watch_sends_the_state_and_then_what_changes_and_goes_on_from_a_revision() {
+    let server = Server::start().await;
+    let planner = server.agent("planner", &[]).await;
+    planner.register(spec("planner")).await.unwrap();
+    let mut watch = planner.agents().watch_agents(v1::WatchAgentsRequest::default()).await.unwrap().into_inner();
+    let mut seen = Vec::new();
+    let mut revision = 0;
+    while revision == 0 {
+        let frame = watch.message().await.unwrap().unwrap();
+        revision = frame.revision;
+        seen.extend(frame.events);
+    }
+    let named = |e: &v1::AgentEvent| (e.kind(), e.agent.as_ref().unwrap().spec.as_ref().unwrap().id.clone());
+    assert_eq!(seen.iter().map(named).collect::<Vec<_>>(), [(Kind::State, "planner".to_owned())]);
+
+    let worker = server.agent("worker", &[]).await;
+    worker.register(spec("worker")).await.unwrap();
+    let leave = v1::UnregisterAgentRequest { agent_id: "worker".to_owned(), keep_inbox: false };
+    told(worker.agents().unregister_agent(leave).await).unwrap();
+    for mut watch in [
+        watch,
+        // One that begins later, after that revision, misses nothing either.
+        {
+            let request = v1::WatchAgentsRequest { after_rev: revision, ..Default::default() };
+            planner.agents().watch_agents(request).await.unwrap().into_inner()
+        },
+    ] {
+        let mut changes = Vec::new();
+        while changes.last() != Some(&(Kind::Left, "worker".to_owned())) {
+            let events = watch.message().await.unwrap().unwrap().events;
+            changes.extend(events.iter().map(named).filter(|(kind, _)| *kind != Kind::Presence));
+        }
+        assert_eq!(changes, [(Kind::Changed, "worker".to_owned()), (Kind::Left, "worker".to_owned())]);
+    }
+    // One that finds nobody says at once that it stands.
+    let nobody = v1::WatchAgentsRequest { after_rev: revision, r#type: "critic".to_owned(), ..Default::default() };
+    let mut watch = planner.agents().watch_agents(nobody).await.unwrap().into_inner();
+    assert_eq!(watch.message().await.unwrap().unwrap().events, []);
 }
 
 #[tokio::test]

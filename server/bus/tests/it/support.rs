@@ -6,8 +6,9 @@ use crate::held_log::{HeldLog, Hold};
 use acb_ports::ManualClock;
 use acb_proto::v1::{
     self, admin_service_client::AdminServiceClient, agent_registry_client::AgentRegistryClient,
-    auth_service_client::AuthServiceClient, dead_letter_service_client::DeadLetterServiceClient,
-    message_service_client::MessageServiceClient, subscription_service_client::SubscriptionServiceClient,
+    auth_service_client::AuthServiceClient, context_service_client::ContextServiceClient,
+    dead_letter_service_client::DeadLetterServiceClient, message_service_client::MessageServiceClient,
+    stream_service_client::StreamServiceClient, subscription_service_client::SubscriptionServiceClient,
 };
 use acb_server::{
     ServerBuilder, ServerHandle, boot,
@@ -42,6 +43,7 @@ pub(crate) struct Setup {
     dev: bool,
     settings: Vec<(String, String)>,
     hold: Option<Arc<Hold>>,
+    blobs: Option<acb_ports::memory::MemoryBlobs>,
 }
 
 impl Setup {
@@ -52,6 +54,12 @@ impl Setup {
     /// Syncs of one class wait until the test lets them go.
     pub(crate) fn holding(mut self, hold: &Arc<Hold>) -> Self {
         self.hold = Some(Arc::clone(hold));
+        self
+    }
+
+    /// Contents are kept in memory, where a test can make the disk full.
+    pub(crate) fn blobs(mut self, blobs: &acb_ports::memory::MemoryBlobs) -> Self {
+        self.blobs = Some(blobs.clone());
         self
     }
 
@@ -89,6 +97,9 @@ impl Server {
         let mut stores = boot::stores(&config, Arc::clone(&clock) as _).await.unwrap();
         if let Some(hold) = &setup.hold {
             stores.log = Arc::new(HeldLog { inner: stores.log, hold: Arc::clone(hold) });
+        }
+        if let Some(blobs) = &setup.blobs {
+            stores.blobs = Arc::new(blobs.reopened());
         }
         let mut builder = ServerBuilder::new(config, stores).clock(Arc::clone(&clock) as _);
         if setup.dev {
@@ -246,6 +257,14 @@ impl Client {
         DeadLetterServiceClient::new(self.bound())
     }
 
+    pub(crate) fn contexts(&self) -> ContextServiceClient<Bound> {
+        ContextServiceClient::new(self.bound())
+    }
+
+    pub(crate) fn streams(&self) -> StreamServiceClient<Bound> {
+        StreamServiceClient::new(self.bound()).max_encoding_message_size(16 << 20).max_decoding_message_size(16 << 20)
+    }
+
     pub(crate) fn auth(&self) -> AuthServiceClient<Bound> {
         AuthServiceClient::new(self.bound())
     }
@@ -289,7 +308,7 @@ impl Client {
     }
 
     pub(crate) async fn heartbeat(&self, id: &str, incarnation: u64) -> Result<(), Failure> {
-        let request = v1::HeartbeatRequest { agent_id: id.to_owned(), incarnation };
+        let request = v1::HeartbeatRequest { agent_id: id.to_owned(), incarnation, ..Default::default() };
         told(self.agents().heartbeat(request).await).map(|_| ())
     }
 

@@ -13,6 +13,7 @@
     reason = "these are tests: a panic is how they fail, and they own their tasks"
 )]
 
+pub mod blob_store;
 pub mod message_log;
 pub mod metadata;
 

@@ -39,23 +39,61 @@
 //!   [`ROWS_MAX`]; fewer than `limit` rows are the last. A row that is there throughout is seen exactly once.
 //! - META-22 In an unknown tenant every write is `tenant_not_found`, and every read finds nothing.
 //! - META-23 A full or read-only disk refuses writes with `storage_full` or `storage_read_only`, reads go on, and it heals.
+//! - META-24 Making a context again by the same owner with the same fingerprint answers with what is there now; any other
+//!   use of an id or of the key of a context that is there is `context_exists`. A marker's id stays taken, its key is free.
+//! - META-25 Every change of a context or a group raises the tenant's revision by one, as META-4 has it of agents: one
+//!   number for all three. A renewal changes no revision.
+//! - META-26 A write happens only if its condition holds, in one step with it; otherwise `revision_conflict`. Of any number
+//!   of writes for one revision exactly one happens.
+//! - META-27 A write with the key of a revision that is kept, by the same agent, is answered with that revision and changes
+//!   nothing; with another body it is `idempotency_conflict`.
+//! - META-28 Of each context the newest `CONTEXT_HISTORY` revisions are kept, markers included. Reading at a revision gives
+//!   what was there then; `revision_gap` when that is no longer kept.
+//! - META-29 Removing puts a marker. What has one is answered with it and changed by nothing; removing what is absent
+//!   succeeds.
+//! - META-30 What is over counts as absent from that moment on. Expiring gives it a marker of its own kind, at most `limit`
+//!   contexts a call, earliest end first; expiring twice is expiring once.
+//! - META-31 A context is listed when all conditions of the filter hold and it is there. A list at a revision shows what
+//!   was there then, however much was written since, or is `revision_gap`.
+//! - META-32 Each revision leaves one change. Changes are listed in order, the page tells from where on there is no hole,
+//!   and each shows the context as it was before and after, or says that this is no longer kept.
+//! - META-33 Trimming forgets the oldest changes, and markers with all that is kept of their contexts. Nothing else is
+//!   forgotten, and trimming twice is trimming once.
+//! - META-34 Making a group of the same description again finds it; another is `group_exists`. Ending a group ends its
+//!   memberships in the same transaction; contexts keep its name. A context cannot newly name a group that is not there:
+//!   `group_not_found`.
+//! - META-35 Adding a member twice is adding it once, removing what is absent succeeds; a call that changes nothing raises
+//!   no revision. Memberships are read now, or as they were at a revision whose later changes are kept.
+//! - META-36 Every digest that a kept revision names as a blob is in `context_blobs_named`, and no other.
+//! - META-37 A receiver of [`MetadataStore::revision_signal`] is woken after every commit that raised the revision, once for
+//!   any number of them. The commit is seen by reads that start after the wake.
+//! - META-38 A tenant has at most `CONTEXTS_MAX` contexts, markers not counted (`context_limit`), and `TENANT_GROUPS_MAX`
+//!   groups of at most `GROUP_MEMBERS_MAX` agents, each in at most `MEMBERSHIPS_MAX` (`group_limit`).
 //!
 //! The store asks no clock: whoever writes gives the time. `TenantId` comes first wherever a tenant owns what is touched;
 //! signing keys and settings are the server's own and take none.
 //!
-//! Not in this port: status and presence (derived from live streams), delivery state (in the log), any transaction with
+//! Not in this port: who may do what with a context (the use case decides, from what a row says), the blobs that rows name, status and presence (derived from live streams), delivery state (in the log), any transaction with
 //! the log.
 
 mod agent;
 mod audit;
+mod change;
+mod context;
 mod credential;
+mod group;
 mod subscription;
 mod tenant;
+mod upload;
 
 use std::fmt;
 
-use acb_types::{AgentId, CredentialId, SubscriptionId, SubscriptionName, TenantId, Timestamp};
+use acb_types::{
+    AgentId, ContextId, ContextKey, CredentialId, GroupName, Sha256Digest, SubscriptionId, SubscriptionName, TenantId,
+    Timestamp,
+};
 use async_trait::async_trait;
+use tokio::sync::watch;
 
 pub use self::{
     agent::{
@@ -63,13 +101,21 @@ pub use self::{
         RemovedAgent,
     },
     audit::{AuditDigest, AuditEntry, AuditRow},
+    change::{Change, ChangePage, Changed, ContextFacts, MemberMove, MemberWay},
+    context::{
+        ContentPlace, ContextChange, ContextContent, ContextFilter, ContextRelation, ContextRemoval, ContextRenewal,
+        ContextRow, ContextScope, ContextSpec, ContextState, ContextWrite, ListedAt, NewContext, Payloads, RepeatKey,
+        ShareAccess, Trim, Trimmed, Viewer, WriteCondition, Written,
+    },
     credential::{
         AgentSecretRow, EnrolmentKeyRow, FAMILY_HASHES_MAX, NewAgentSecret, NewFamily, RefreshHash, Rotation,
         RotationRequest, SecretBytes, SecretSet, SigningKeyRow, TokenFamilyRow, credential_of_key,
         credential_of_secret,
     },
+    group::{GroupMember, GroupRow, Memberships, NewGroup},
     subscription::{Created, NewSubscription, SubscriptionRow, SubscriptionSet, SubscriptionSpec},
     tenant::TenantRow,
+    upload::{AddedChunks, Completing, FoundChunk, NewUpload, UPLOAD_CHUNKS_MAX, UploadRow, UploadStore, UploadTarget},
 };
 use crate::error::StoreError;
 
@@ -83,7 +129,7 @@ pub type Result<T> = std::result::Result<T, StoreError>;
 ///
 /// *Cancel safety*: a dropped write happens wholly or not at all (META-2); reads may be dropped at any time.
 #[async_trait]
-pub trait MetadataStore: Send + Sync + fmt::Debug + 'static {
+pub trait MetadataStore: UploadStore + Send + Sync + fmt::Debug + 'static {
     /// Makes a tenant.
     ///
     /// # Errors
@@ -131,6 +177,140 @@ pub trait MetadataStore: Send + Sync + fmt::Debug + 'static {
         after: Option<&AgentId>,
         limit: u32,
     ) -> Result<Vec<AgentRow>>;
+
+    /// Is woken when the tenant's revision was raised (META-37). The value is a revision that was reached, for logs: read the
+    /// store for the present one.
+    fn revision_signal(&self, tenant: &TenantId) -> watch::Receiver<u64>;
+
+    /// Changes after a revision, of agents, contexts and groups alike.
+    async fn change_list(&self, tenant: &TenantId, after: u64, limit: u32) -> Result<ChangePage>;
+
+    /// Forgets old changes and old markers. Answers how much; less than the limit of either is all there was of it.
+    async fn change_trim(&self, tenant: &TenantId, trim: Trim) -> Result<Trimmed>;
+
+    /// Makes a context, or finds the one that the same call made.
+    ///
+    /// # Errors
+    /// `context_exists`, `context_limit`, `group_not_found`; `stream_not_found` and `stream_closed` of the upload.
+    async fn context_create(&self, tenant: &TenantId, new: NewContext) -> Result<Created<ContextRow>>;
+
+    /// Changes a context.
+    ///
+    /// # Errors
+    /// `context_not_found`, `revision_conflict`, `invalid_version`, `idempotency_conflict`, `group_not_found`;
+    /// `stream_not_found` and `stream_closed` of the upload.
+    async fn context_update(&self, tenant: &TenantId, id: &ContextId, write: ContextWrite) -> Result<Written>;
+
+    /// Puts a marker in place of a context. Answers with the marker, an older one too; `None` when nothing was there.
+    ///
+    /// # Errors
+    /// `revision_conflict`.
+    async fn context_remove(
+        &self,
+        tenant: &TenantId,
+        id: &ContextId,
+        removal: ContextRemoval,
+    ) -> Result<Option<ContextRow>>;
+
+    /// Starts the life of a context anew.
+    ///
+    /// # Errors
+    /// `context_not_found`, `revision_conflict`.
+    async fn context_renew(&self, tenant: &TenantId, id: &ContextId, renewal: ContextRenewal) -> Result<ContextRow>;
+
+    /// Shows a context or its marker with its payload. Whether it is over, the caller sees for itself.
+    async fn context_get(&self, tenant: &TenantId, id: &ContextId) -> Result<Option<ContextRow>>;
+
+    /// Shows a context or its marker as it was at a revision, with its payload; `None` before it was made.
+    ///
+    /// # Errors
+    /// `revision_gap`.
+    async fn context_get_at(&self, tenant: &TenantId, id: &ContextId, rev: u64) -> Result<Option<ContextRow>>;
+
+    /// The context that has a key, or had it at a revision. One whose time is over has it until it gets its marker.
+    async fn context_find(&self, tenant: &TenantId, key: &ContextKey, at: Option<u64>) -> Result<Option<ContextId>>;
+
+    /// Lists contexts by id, which is by age.
+    ///
+    /// # Errors
+    /// `revision_gap`, of a list at a revision.
+    async fn context_list(
+        &self,
+        tenant: &TenantId,
+        filter: &ContextFilter,
+        at: ListedAt,
+        payloads: Payloads,
+        after: Option<&ContextId>,
+        limit: u32,
+    ) -> Result<Vec<ContextRow>>;
+
+    /// Lists the kept revisions of a context, newest first, from below `before` on; payloads unread.
+    async fn context_history(
+        &self,
+        tenant: &TenantId,
+        id: &ContextId,
+        before: Option<u64>,
+        limit: u32,
+    ) -> Result<Vec<ContextRow>>;
+
+    /// Gives contexts whose time is over their markers, and answers with those.
+    async fn context_expire(&self, tenant: &TenantId, now: Timestamp, limit: u32) -> Result<Vec<ContextRow>>;
+
+    /// When the next context's time is over, be it past; `None` when no context has an end.
+    async fn context_next_expiry(&self, tenant: &TenantId) -> Result<Option<Timestamp>>;
+
+    /// Blobs that kept revisions name, by digest, each once: what a sweep must leave.
+    async fn context_blobs_named(
+        &self,
+        tenant: &TenantId,
+        after: Option<&Sha256Digest>,
+        limit: u32,
+    ) -> Result<Vec<Sha256Digest>>;
+
+    /// Makes a group, or finds it.
+    ///
+    /// # Errors
+    /// `group_exists`, `group_limit`.
+    async fn group_create(&self, tenant: &TenantId, new: NewGroup) -> Result<Created<GroupRow>>;
+
+    /// Ends a group with its memberships, and shows what it was.
+    async fn group_delete(&self, tenant: &TenantId, name: &GroupName) -> Result<Option<GroupRow>>;
+
+    /// Lists groups by name.
+    async fn group_list(&self, tenant: &TenantId, after: Option<&GroupName>, limit: u32) -> Result<Vec<GroupRow>>;
+
+    /// Puts agents into a group, at most [`ROWS_MAX`] a call.
+    ///
+    /// # Errors
+    /// `group_not_found`, `group_limit`: then none was put in.
+    async fn group_members_add(
+        &self,
+        tenant: &TenantId,
+        name: &GroupName,
+        agents: &[AgentId],
+        now: Timestamp,
+    ) -> Result<GroupRow>;
+
+    /// Takes agents out of a group, at most [`ROWS_MAX`] a call.
+    ///
+    /// # Errors
+    /// `group_not_found`.
+    async fn group_members_remove(&self, tenant: &TenantId, name: &GroupName, agents: &[AgentId]) -> Result<GroupRow>;
+
+    /// Lists the agents of a group by id; `None` when there is no such group.
+    async fn group_member_list(
+        &self,
+        tenant: &TenantId,
+        name: &GroupName,
+        after: Option<&AgentId>,
+        limit: u32,
+    ) -> Result<Option<Vec<GroupMember>>>;
+
+    /// The groups that an agent is in, now or at a revision.
+    ///
+    /// # Errors
+    /// `revision_gap` when changes since that revision are no longer kept.
+    async fn memberships(&self, tenant: &TenantId, agent: &AgentId, at: Option<u64>) -> Result<Memberships>;
 
     /// Makes a durable subscription, or finds it.
     ///

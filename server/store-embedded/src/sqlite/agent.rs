@@ -13,7 +13,8 @@ use serde::{Deserialize, Serialize};
 use super::{
     convert::{collect, first, json, number, parse, put, time, to_json},
     error::{Failure, Result, refuse},
-    subscription, tenant,
+    subscription,
+    tenant::{self, Subject},
 };
 
 const COLUMNS: &str = "a.agent_id, a.agent_type, a.name, a.description, a.version, a.location, a.capabilities, \
@@ -177,7 +178,7 @@ pub(super) fn register(c: &Connection, tenant: &TenantId, registration: Registra
         incarnation: Incarnation(last + 1),
         registered_at,
         updated_at: now,
-        revision: tenant::raise(c, tenant)?,
+        revision: tenant::raise(c, tenant, Subject::Agent(&id))?,
     };
     save(c, tenant, &agent, before.as_ref().map(|row| &row.spec))?;
     let mut made = Vec::with_capacity(implicit.len());
@@ -211,7 +212,8 @@ pub(super) fn update(c: &Connection, tenant: &TenantId, agent: &AgentId, update:
     if spec == before.spec {
         return Ok(before);
     }
-    let row = AgentRow { spec, updated_at: update.now, revision: tenant::raise(c, tenant)?, ..before.clone() };
+    let revision = tenant::raise(c, tenant, Subject::Agent(agent))?;
+    let row = AgentRow { spec, updated_at: update.now, revision, ..before.clone() };
     save(c, tenant, &row, Some(&before.spec))?;
     Ok(row)
 }
@@ -233,7 +235,7 @@ pub(super) fn remove(
             .execute([tenant.as_str(), agent.as_str()])?;
         c.prepare_cached("UPDATE tenants SET incarnation_floor = max(incarnation_floor, ?2) WHERE tenant_id = ?1")?
             .execute((tenant.as_str(), put(row.incarnation.0)))?;
-        removed.revision = Some(tenant::raise(c, tenant)?);
+        removed.revision = Some(tenant::raise(c, tenant, Subject::Agent(agent))?);
         if removal.inbox == Inbox::Keep {
             c.prepare_cached("INSERT INTO kept_inboxes (tenant_id, agent_id, credential) VALUES (?1, ?2, ?3)")?
                 .execute([tenant.as_str(), agent.as_str(), row.credential.as_str()])?;

@@ -5,13 +5,17 @@
 
 mod agent;
 mod audit;
+mod change;
+mod context;
 mod convert;
 mod credential;
 mod error;
+mod group;
 pub mod pool;
 mod schema;
 mod subscription;
 mod tenant;
+mod upload;
 
 use std::{
     fs,
@@ -22,18 +26,24 @@ use std::{
 use acb_ports::{
     MetadataStore, StoreError,
     metadata::{
-        AgentFilter, AgentRemoval, AgentRow, AgentSecretRow, AgentUpdate, AuditEntry, AuditRow, Created,
-        EnrolmentKeyRow, NewAgentSecret, NewFamily, NewSubscription, ROWS_MAX, Registered, Registration, RemovedAgent,
-        Result, Rotation, RotationRequest, SecretSet, SigningKeyRow, SubscriptionRow, SubscriptionSet, TenantRow,
-        TokenFamilyRow,
+        AgentFilter, AgentRemoval, AgentRow, AgentSecretRow, AgentUpdate, AuditEntry, AuditRow, ChangePage,
+        ContextFilter, ContextRemoval, ContextRenewal, ContextRow, ContextWrite, Created, EnrolmentKeyRow, GroupMember,
+        GroupRow, ListedAt, Memberships, NewAgentSecret, NewContext, NewFamily, NewGroup, NewSubscription, Payloads,
+        ROWS_MAX, Registered, Registration, RemovedAgent, Result, Rotation, RotationRequest, SecretSet, SigningKeyRow,
+        SubscriptionRow, SubscriptionSet, TenantRow, TokenFamilyRow, Trim, Trimmed, Written,
     },
 };
-use acb_types::{AgentId, CredentialId, ErrorCode, SubscriptionId, SubscriptionName, TenantId, Timestamp};
+use acb_types::{
+    AgentId, ContextId, ContextKey, CredentialId, ErrorCode, GroupName, Sha256Digest, SubscriptionId, SubscriptionName,
+    TenantId, Timestamp,
+};
 use async_trait::async_trait;
 use rusqlite::{Connection, OpenFlags};
+use tokio::sync::watch;
 
 pub use self::schema::{MIGRATIONS, Migration};
 use self::{
+    change::Signals,
     error::Failure,
     pool::{Lane, WriteCounts},
 };
@@ -69,6 +79,7 @@ pub struct SqliteMetadata {
     writer: Lane,
     readers: Lane,
     counts: Arc<WriteCounts>,
+    signals: Arc<Signals>,
 }
 
 /// Makes writes fail on purpose, for tests and drills.
@@ -108,11 +119,12 @@ impl SqliteMetadata {
             reader.pragma_update(None, "query_only", true)?;
             readers.push(reader);
         }
-        let counts = Arc::<WriteCounts>::default();
+        let (counts, signals) = (Arc::<WriteCounts>::default(), Arc::<Signals>::default());
         Ok(Self {
-            writer: pool::writer(writer, folder.to_owned(), Arc::clone(&counts))?,
+            writer: pool::writer(writer, folder.to_owned(), Arc::clone(&counts), Arc::clone(&signals))?,
             readers: pool::readers(readers, folder.to_owned())?,
             counts,
+            signals,
         })
     }
 
@@ -256,6 +268,160 @@ impl MetadataStore for SqliteMetadata {
         let limit = rows("agent.list", limit)?;
         let (tenant, filter, after) = (tenant.clone(), filter.clone(), after.cloned());
         self.read("agent.list", move |c| agent::list(c, &tenant, &filter, after.as_ref(), limit)).await
+    }
+
+    fn revision_signal(&self, tenant: &TenantId) -> watch::Receiver<u64> {
+        self.signals.of(tenant)
+    }
+
+    async fn change_list(&self, tenant: &TenantId, after: u64, limit: u32) -> Result<ChangePage> {
+        let (tenant, limit) = (tenant.clone(), rows("change.list", limit)?);
+        self.read("change.list", move |c| change::list(c, &tenant, after, limit)).await
+    }
+
+    async fn change_trim(&self, tenant: &TenantId, trim: Trim) -> Result<Trimmed> {
+        let tenant = tenant.clone();
+        rows("change.trim", trim.limit)?;
+        self.write("change.trim", move |c| change::trim(c, &tenant, trim)).await
+    }
+
+    async fn context_create(&self, tenant: &TenantId, new: NewContext) -> Result<Created<ContextRow>> {
+        let tenant = tenant.clone();
+        self.write("context.create", move |c| context::create(c, &tenant, new)).await
+    }
+
+    async fn context_update(&self, tenant: &TenantId, id: &ContextId, write: ContextWrite) -> Result<Written> {
+        let (tenant, id) = (tenant.clone(), *id);
+        self.write("context.update", move |c| context::update(c, &tenant, &id, &write)).await
+    }
+
+    async fn context_remove(
+        &self,
+        tenant: &TenantId,
+        id: &ContextId,
+        removal: ContextRemoval,
+    ) -> Result<Option<ContextRow>> {
+        let (tenant, id) = (tenant.clone(), *id);
+        self.write("context.remove", move |c| context::remove(c, &tenant, &id, &removal)).await
+    }
+
+    async fn context_renew(&self, tenant: &TenantId, id: &ContextId, renewal: ContextRenewal) -> Result<ContextRow> {
+        let (tenant, id) = (tenant.clone(), *id);
+        self.write("context.renew", move |c| context::renew(c, &tenant, &id, &renewal)).await
+    }
+
+    async fn context_get(&self, tenant: &TenantId, id: &ContextId) -> Result<Option<ContextRow>> {
+        let (tenant, id) = (tenant.clone(), *id);
+        self.read("context.get", move |c| context::get(c, &tenant, &id, Payloads::Read)).await
+    }
+
+    async fn context_get_at(&self, tenant: &TenantId, id: &ContextId, rev: u64) -> Result<Option<ContextRow>> {
+        let (tenant, id) = (tenant.clone(), *id);
+        self.read("context.get", move |c| context::get_at(c, &tenant, &id, rev)).await
+    }
+
+    async fn context_find(&self, tenant: &TenantId, key: &ContextKey, at: Option<u64>) -> Result<Option<ContextId>> {
+        let (tenant, key) = (tenant.clone(), key.clone());
+        self.read("context.find", move |c| context::find(c, &tenant, &key, at)).await
+    }
+
+    async fn context_list(
+        &self,
+        tenant: &TenantId,
+        filter: &ContextFilter,
+        at: ListedAt,
+        payloads: Payloads,
+        after: Option<&ContextId>,
+        limit: u32,
+    ) -> Result<Vec<ContextRow>> {
+        let limit = rows("context.list", limit)?;
+        let (tenant, filter, after) = (tenant.clone(), filter.clone(), after.copied());
+        self.read("context.list", move |c| context::list(c, &tenant, &filter, at, payloads, after.as_ref(), limit))
+            .await
+    }
+
+    async fn context_history(
+        &self,
+        tenant: &TenantId,
+        id: &ContextId,
+        before: Option<u64>,
+        limit: u32,
+    ) -> Result<Vec<ContextRow>> {
+        let limit = rows("context.history", limit)?;
+        let (tenant, id) = (tenant.clone(), *id);
+        self.read("context.history", move |c| context::history(c, &tenant, &id, before, limit)).await
+    }
+
+    async fn context_expire(&self, tenant: &TenantId, now: Timestamp, limit: u32) -> Result<Vec<ContextRow>> {
+        let (tenant, limit) = (tenant.clone(), rows("context.expire", limit)?);
+        self.write("context.expire", move |c| context::expire(c, &tenant, now, limit)).await
+    }
+
+    async fn context_next_expiry(&self, tenant: &TenantId) -> Result<Option<Timestamp>> {
+        let tenant = tenant.clone();
+        self.read("context.next_expiry", move |c| context::next_expiry(c, &tenant)).await
+    }
+
+    async fn context_blobs_named(
+        &self,
+        tenant: &TenantId,
+        after: Option<&Sha256Digest>,
+        limit: u32,
+    ) -> Result<Vec<Sha256Digest>> {
+        let limit = rows("context.blobs_named", limit)?;
+        let (tenant, after) = (tenant.clone(), after.copied());
+        self.read("context.blobs_named", move |c| context::blobs_named(c, &tenant, after.as_ref(), limit)).await
+    }
+
+    async fn group_create(&self, tenant: &TenantId, new: NewGroup) -> Result<Created<GroupRow>> {
+        let tenant = tenant.clone();
+        self.write("group.create", move |c| group::create(c, &tenant, new)).await
+    }
+
+    async fn group_delete(&self, tenant: &TenantId, name: &GroupName) -> Result<Option<GroupRow>> {
+        let (tenant, name) = (tenant.clone(), name.clone());
+        self.write("group.delete", move |c| group::delete(c, &tenant, &name)).await
+    }
+
+    async fn group_list(&self, tenant: &TenantId, after: Option<&GroupName>, limit: u32) -> Result<Vec<GroupRow>> {
+        let limit = rows("group.list", limit)?;
+        let (tenant, after) = (tenant.clone(), after.cloned());
+        self.read("group.list", move |c| group::list(c, &tenant, after.as_ref(), limit)).await
+    }
+
+    async fn group_members_add(
+        &self,
+        tenant: &TenantId,
+        name: &GroupName,
+        agents: &[AgentId],
+        now: Timestamp,
+    ) -> Result<GroupRow> {
+        rows("group.members_add", u32::try_from(agents.len().max(1)).unwrap_or(u32::MAX))?;
+        let (tenant, name, agents) = (tenant.clone(), name.clone(), agents.to_vec());
+        self.write("group.members_add", move |c| group::members_add(c, &tenant, &name, &agents, now)).await
+    }
+
+    async fn group_members_remove(&self, tenant: &TenantId, name: &GroupName, agents: &[AgentId]) -> Result<GroupRow> {
+        rows("group.members_remove", u32::try_from(agents.len().max(1)).unwrap_or(u32::MAX))?;
+        let (tenant, name, agents) = (tenant.clone(), name.clone(), agents.to_vec());
+        self.write("group.members_remove", move |c| group::members_remove(c, &tenant, &name, &agents)).await
+    }
+
+    async fn group_member_list(
+        &self,
+        tenant: &TenantId,
+        name: &GroupName,
+        after: Option<&AgentId>,
+        limit: u32,
+    ) -> Result<Option<Vec<GroupMember>>> {
+        let limit = rows("group.member_list", limit)?;
+        let (tenant, name, after) = (tenant.clone(), name.clone(), after.cloned());
+        self.read("group.member_list", move |c| group::member_list(c, &tenant, &name, after.as_ref(), limit)).await
+    }
+
+    async fn memberships(&self, tenant: &TenantId, agent: &AgentId, at: Option<u64>) -> Result<Memberships> {
+        let (tenant, agent) = (tenant.clone(), agent.clone());
+        self.read("memberships", move |c| group::memberships(c, &tenant, &agent, at)).await
     }
 
     async fn subscription_create(&self, tenant: &TenantId, new: NewSubscription) -> Result<Created<SubscriptionRow>> {

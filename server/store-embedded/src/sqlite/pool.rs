@@ -22,7 +22,10 @@ use parking_lot::{Mutex, RwLock};
 use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot};
 
-use super::error::{Failure, Result};
+use super::{
+    change::{self, Signals},
+    error::{Failure, Result},
+};
 
 /// Writes that wait for the writer; then callers wait.
 pub const WRITE_QUEUE_MAX: usize = 1024;
@@ -176,7 +179,12 @@ impl WriteCounts {
 }
 
 /// Starts the writer thread.
-pub(super) fn writer(connection: Connection, folder: PathBuf, counts: Arc<WriteCounts>) -> Result<Lane> {
+pub(super) fn writer(
+    connection: Connection,
+    folder: PathBuf,
+    counts: Arc<WriteCounts>,
+    signals: Arc<Signals>,
+) -> Result<Lane> {
     let folder: Arc<Path> = folder.into();
     let (lane, mut jobs, alive) = lane(WRITE_QUEUE_MAX, &folder);
     connection.set_prepared_statement_cache_capacity(STATEMENTS_CACHED);
@@ -201,6 +209,11 @@ pub(super) fn writer(connection: Connection, folder: PathBuf, counts: Arc<WriteC
                     error
                 }),
             };
+            match outcome {
+                // Told before anybody is answered: who hears the answer may rely on the wake.
+                Ok(()) => signals.committed(),
+                Err(_) => change::raised_back_to(0),
+            }
             counts.commits.fetch_add(u64::from(outcome.is_ok() && !group.is_empty()), Ordering::Relaxed);
             counts.writes.fetch_add(group.len() as u64, Ordering::Relaxed);
             for job in group.drain(..) {
@@ -232,6 +245,7 @@ fn commit_group(connection: &Connection, group: &mut [Queued]) -> Result<()> {
 fn run_group(connection: &Connection, group: &mut [Queued]) -> Result<()> {
     for job in group {
         connection.prepare_cached("SAVEPOINT job")?.execute(())?;
+        let raised = change::raised();
         match job.run(connection) {
             Outcome::Done => {}
             Outcome::Failed | Outcome::Doubtful if connection.is_autocommit() => {
@@ -243,6 +257,7 @@ fn run_group(connection: &Connection, group: &mut [Queued]) -> Result<()> {
             }
             Outcome::Failed => {
                 connection.prepare_cached("ROLLBACK TO job")?.execute(())?;
+                change::raised_back_to(raised);
             }
             Outcome::Doubtful => {
                 return Err(Failure::Sqlite(rusqlite::Error::SqliteFailure(
@@ -295,7 +310,7 @@ mod tests {
         let connection = Connection::open(folder.path().join("t.sqlite")).unwrap();
         connection.execute_batch("CREATE TABLE t (n INTEGER)").unwrap();
         let counts = Arc::<WriteCounts>::default();
-        let lane = writer(connection, folder.path().to_owned(), Arc::clone(&counts)).unwrap();
+        let lane = writer(connection, folder.path().to_owned(), Arc::clone(&counts), Arc::default()).unwrap();
         (folder, lane, counts)
     }
 

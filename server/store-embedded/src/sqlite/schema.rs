@@ -25,6 +25,8 @@ pub const MIGRATIONS: &[Migration] = &[
     migration(1, "0001_registry.sql", include_str!("../../../../migrations/sqlite/0001_registry.sql")),
     migration(2, "0002_identity.sql", include_str!("../../../../migrations/sqlite/0002_identity.sql")),
     migration(3, "0003_audit.sql", include_str!("../../../../migrations/sqlite/0003_audit.sql")),
+    migration(4, "0004_contexts.sql", include_str!("../../../../migrations/sqlite/0004_contexts.sql")),
+    migration(5, "0005_streams.sql", include_str!("../../../../migrations/sqlite/0005_streams.sql")),
 ];
 
 const fn migration(version: u32, name: &'static str, sql: &'static str) -> Migration {

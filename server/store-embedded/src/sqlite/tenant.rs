@@ -1,10 +1,11 @@
 //! Tenants and settings in SQLite.
 
 use acb_ports::metadata::TenantRow;
-use acb_types::{ErrorCode, TenantId, Timestamp};
+use acb_types::{AgentId, ContextId, ErrorCode, GroupName, TenantId, Timestamp};
 use rusqlite::{Connection, OptionalExtension, Row};
 
 use super::{
+    change,
     convert::{collect, first, parse, put, time},
     error::{Failure, Result, refuse},
 };
@@ -40,9 +41,20 @@ pub(super) fn revision(c: &Connection, tenant: &TenantId) -> Result<u64> {
     one(c, tenant, "SELECT revision FROM tenants WHERE tenant_id = ?1")
 }
 
-/// Raises the revision (META-4), within the caller's transaction.
-pub(super) fn raise(c: &Connection, tenant: &TenantId) -> Result<u64> {
-    one(c, tenant, "UPDATE tenants SET revision = revision + 1 WHERE tenant_id = ?1 RETURNING revision")
+/// What a revision is a change of.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Subject<'a> {
+    Agent(&'a AgentId),
+    Context(&'a ContextId),
+    Group(&'a GroupName),
+}
+
+/// Raises the revision (META-4, META-25) and writes down of what (META-32), within the caller's transaction.
+pub(super) fn raise(c: &Connection, tenant: &TenantId, subject: Subject<'_>) -> Result<u64> {
+    let revision =
+        one(c, tenant, "UPDATE tenants SET revision = revision + 1 WHERE tenant_id = ?1 RETURNING revision")?;
+    change::note(c, tenant, revision, subject)?;
+    Ok(revision)
 }
 
 /// Refuses unless the tenant is there (META-22).

@@ -1,6 +1,9 @@
 //! Messages in: subscriptions, credit, settlements.
 
-use std::{collections::BTreeMap, time::Instant};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
 
 use acb_proto::v1;
 use acb_sdk::{Message, Subscription};
@@ -10,11 +13,14 @@ use super::{CoreDriver, messages::on_the_wire, registry::definition};
 use crate::{
     driver::{Args, Place, args::BAD_SCENARIO, shape},
     raw::{Delivered, Failure, answer},
-    wait::{LOOK_AGAIN, PATIENCE},
+    wait::{LOOK_AGAIN, patience},
 };
 
 /// The consumer that steps mean when they name none.
-const MAIN: &str = "main";
+pub(super) const MAIN: &str = "main";
+
+/// Long enough for the client's own tasks to hand on what has arrived.
+pub(super) const MOMENT: Duration = Duration::from_millis(10);
 
 /// An open subscription and what came of it.
 #[derive(Debug)]
@@ -90,11 +96,11 @@ impl CoreDriver {
         let mut messages = Vec::new();
         for number in 0..count {
             let session = self.named(args)?;
-            let message = match tokio::time::timeout(PATIENCE, session.subscription.next()).await {
+            let message = match tokio::time::timeout(patience(), session.subscription.next()).await {
                 Ok(Some(message)) => message?,
                 Ok(None) => return Err(Failure::own("ended", "the subscription is over")),
                 Err(_) => {
-                    let text = format!("{number} of {count} came within {PATIENCE:?}");
+                    let text = format!("{number} of {count} came within {:?}", patience());
                     return Err(Failure::own("no_answer", text));
                 }
             };
@@ -119,13 +125,15 @@ impl CoreDriver {
         let client = self.client().await?;
         client.health().await?;
         client.health().await?;
-        match self.named(args)?.subscription.try_next() {
-            None => Ok(Value::Null),
-            Some(Ok(message)) => {
+        // What has arrived still has to go from the connection's task to the subscription.
+        match tokio::time::timeout(MOMENT, self.named(args)?.subscription.next()).await {
+            Err(_) => Ok(Value::Null),
+            Ok(None) => Err(Failure::own("ended", "the subscription is over")),
+            Ok(Some(Ok(message))) => {
                 let shown = shape_message(&message, &self.place)?;
                 Err(Failure::own("unexpected_message", shown.to_string()))
             }
-            Some(Err(error)) => Err(error.into()),
+            Ok(Some(Err(error))) => Err(error.into()),
         }
     }
 
@@ -161,7 +169,7 @@ impl CoreDriver {
         }
         // A client does not say when the server has taken a settlement; the server does.
         let started = Instant::now();
-        while self.standing(&id).await? == before && started.elapsed() < PATIENCE {
+        while self.standing(&id).await? == before && started.elapsed() < patience() {
             tokio::time::sleep(LOOK_AGAIN).await;
         }
         Ok(())
@@ -200,7 +208,7 @@ impl CoreDriver {
                 }
             }
         };
-        match tokio::time::timeout(PATIENCE, end).await {
+        match tokio::time::timeout(patience(), end).await {
             Ok(failure) => Err(failure),
             Err(_) => Err(Failure::own("no_answer", "the subscription goes on")),
         }

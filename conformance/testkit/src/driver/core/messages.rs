@@ -15,7 +15,7 @@ use super::{CoreDriver, id};
 use crate::{
     driver::{Args, Place, args::BAD_SCENARIO, shape},
     raw::Failure,
-    wait::PATIENCE,
+    wait::patience,
 };
 
 /// A request whose answer was not asked for yet.
@@ -155,7 +155,7 @@ impl CoreDriver {
             (None, Some(topic)) => messages.request_topic(topic, payload),
             _ => return Err(bad("a request goes `to` an agent or to a `topic`")),
         };
-        let request = request.timeout(args.span("timeout")?.unwrap_or(PATIENCE));
+        let request = request.timeout(args.span("timeout")?.unwrap_or_else(patience));
         self.pending.insert(name.clone(), Pending(tokio::spawn(request.send())));
         self.last_request.clone_from(&name);
         Ok(json!({ "name": name }))

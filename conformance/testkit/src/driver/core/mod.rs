@@ -2,19 +2,22 @@
 //! does here too; the scenarios see only what a user sees.
 
 mod consume;
+mod contexts;
 mod identity;
 mod messages;
 mod registry;
+mod streams;
+mod watching;
 
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::Arc};
 
-use acb_sdk::{Client, Credentials, Error};
+use acb_sdk::{Client, ContextWatch, Credentials, Error};
 use async_trait::async_trait;
 use serde_json::{Value, json};
 
 use self::{consume::Session, messages::Pending};
 use super::{Args, Driver, Kind, Place, args::BAD_SCENARIO};
-use crate::raw::{Failure, Identity, RawClient};
+use crate::raw::{Failure, Identity, RawClient, Reach};
 
 /// The Rust core.
 #[derive(Clone, Copy, Debug)]
@@ -31,9 +34,12 @@ impl Kind for Core {
             credentials: None,
             client: None,
             sessions: HashMap::new(),
+            watches: HashMap::new(),
             pending: HashMap::new(),
             last_request: String::new(),
             probe: None,
+            agent_watches: HashMap::new(),
+            uploads: HashMap::new(),
         })
     }
 }
@@ -53,8 +59,11 @@ struct CoreDriver {
     credentials: Option<Credentials>,
     client: Option<Client>,
     sessions: HashMap<String, Session>,
+    watches: HashMap<String, ContextWatch>,
     pending: HashMap<String, Pending>,
     last_request: String,
+    agent_watches: HashMap<String, acb_sdk::AgentWatch>,
+    uploads: HashMap<String, streams::Begun>,
     /// Looks at the server beside the client, to know when it has taken something.
     probe: Option<RawClient>,
 }
@@ -74,8 +83,11 @@ impl CoreDriver {
     }
 
     async fn connect_as(&self, credentials: Credentials) -> Result<Client, Failure> {
-        let endpoint = format!("acb://{}", self.place.address);
-        Ok(Client::builder(endpoint).credentials(credentials).connect().await?)
+        let builder = match &self.place.reach {
+            Reach::Tcp(address) => Client::builder(format!("acb://{address}")),
+            Reach::Dialer(dialer) => Client::builder("acb://fake").dialer(Arc::clone(dialer)),
+        };
+        Ok(builder.credentials(credentials).connect().await?)
     }
 
     /// A raw connection of a caller who may look at everything in the tenant.
@@ -84,14 +96,17 @@ impl CoreDriver {
             return Ok(probe.clone());
         }
         let identity = Identity::dev(&self.place.tenant, "probe");
-        let probe = RawClient::connect(self.place.address, &identity).await?;
+        let probe = RawClient::connect_over(&self.place.reach, &identity).await?;
         self.probe = Some(probe.clone());
         Ok(probe)
     }
 
     async fn hang_up(&mut self) {
         self.sessions.clear();
+        self.watches.clear();
         self.pending.clear();
+        self.agent_watches.clear();
+        self.uploads.clear();
         if let Some(client) = self.client.take() {
             client.close().await;
         }
@@ -118,11 +133,34 @@ impl Driver for CoreDriver {
             "update_agent" => self.update_agent(args).await,
             "unregister" => self.unregister(args).await,
             "heartbeat" => self.heartbeat().await,
+            "set_activity" => self.set_activity(args).await,
+            "watch_agents" => self.watch_agents(args).await,
+            "agent_events" => self.agent_events(args).await,
+            "no_agent_events" => self.no_agent_events(args).await,
             "discover" => self.discover(args).await,
             "create_subscription" => self.create_subscription(args).await,
             "get_subscription" => self.get_subscription(args).await,
             "list_subscriptions" => self.list_subscriptions(args).await,
             "delete_subscription" => self.delete_subscription(args).await,
+            "share" => self.share(args).await,
+            "get_context" => self.get_context(args).await,
+            "update_context" => self.update_context(args).await,
+            "delete_context" => self.delete_context(args).await,
+            "renew_context" => self.renew_context(args).await,
+            "list_contexts" => self.list_contexts(args).await,
+            "context_history" => self.context_history(args).await,
+            "watch" => self.watch(args).await,
+            "event" => self.event(args).await,
+            "upload" => self.upload(args).await,
+            "begin_upload" => self.begin_upload(args).await,
+            "uploaded" => self.uploaded(args).await,
+            "download" => self.download(args).await,
+            "create_group" => self.create_group(args).await,
+            "delete_group" => self.delete_group(args).await,
+            "list_groups" => self.list_groups().await,
+            "add_members" => self.add_members(args).await,
+            "remove_members" => self.remove_members(args).await,
+            "list_members" => self.list_members(args).await,
             "send" => self.send(args).await,
             "publish" => self.publish(args).await,
             "request" => self.request(args).await,

@@ -11,14 +11,15 @@ use crate::{
     raw::Failure,
 };
 
-fn shape(agent: &Agent) -> Value {
+pub(super) fn shape(agent: &Agent) -> Value {
     let spec = &agent.spec;
     let capability = |c: &AgentCapability| json!({"name": c.name, "version": c.version, "input_schema": c.input_schema, "output_schema": c.output_schema});
     json!({
         "id": spec.id, "type": spec.kind, "name": spec.name, "description": spec.description,
         "version": spec.version, "location": spec.location, "endpoint": spec.endpoint, "groups": spec.groups,
         "metadata": spec.metadata, "capabilities": spec.capabilities.iter().map(capability).collect::<Vec<_>>(),
-        "incarnation": agent.incarnation, "status": agent.status.name(),
+        "incarnation": agent.incarnation, "status": agent.status.name(), "presence": agent.presence.name(),
+        "activity": agent.activity.map_or("", acb_sdk::AgentActivity::name), "activity_until_ms": agent.activity_until.0,
         "registered_at_ms": agent.registered_at.0, "updated_at_ms": agent.updated_at.0,
         "last_seen_at_ms": agent.last_seen_at.0, "revision": agent.revision,
     })

@@ -13,7 +13,7 @@ use super::{RawDriver, build};
 use crate::{
     driver::{Args, args::BAD_SCENARIO, shape},
     raw::{ConsumeSession, Delivered, Failure, Opening, RawClient},
-    wait::{LOOK_AGAIN, PATIENCE},
+    wait::{LOOK_AGAIN, patience},
 };
 
 /// The consumer that steps mean when they name none.
@@ -140,7 +140,7 @@ impl RawDriver {
 
     /// Gets over a break: the next attempt opens everything again. Gives up when it is too late.
     async fn over(&mut self, failure: Failure, started: Instant) -> Result<(), Failure> {
-        if !failure.is_lost() || started.elapsed() >= PATIENCE {
+        if !failure.is_lost() || started.elapsed() >= patience() {
             return Err(failure);
         }
         self.disconnected();

@@ -37,7 +37,7 @@ impl RawDriver {
             tenant_id: args.text("tenant")?.unwrap_or_else(|| self.place.tenant.clone()),
         };
         // Whoever logs in has no token yet: the call goes without one.
-        let client = RawClient::connect(self.place.address, &Identity::None).await?;
+        let client = RawClient::connect_over(&self.place.reach, &Identity::None).await?;
         Ok(answer(client.auth().login(request)).await?.tokens.unwrap_or_default())
     }
 
@@ -47,7 +47,7 @@ impl RawDriver {
 
     pub(super) async fn refresh(&mut self, args: &Args) -> Result<Value, Failure> {
         let request = v1::RefreshRequest { refresh_token: args.need("token")? };
-        let client = RawClient::connect(self.place.address, &Identity::None).await?;
+        let client = RawClient::connect_over(&self.place.reach, &Identity::None).await?;
         let tokens = answer(client.auth().refresh(request)).await?.tokens.unwrap_or_default();
         Ok(shape::tokens(&tokens))
     }
@@ -58,7 +58,7 @@ impl RawDriver {
     }
 
     pub(super) async fn jwks(&mut self) -> Result<Value, Failure> {
-        let client = RawClient::connect(self.place.address, &Identity::None).await?;
+        let client = RawClient::connect_over(&self.place.reach, &Identity::None).await?;
         let jwks = answer(client.auth().get_jwks(v1::GetJwksRequest {})).await?;
         serde_json::from_str(&jwks.jwks_json).map_err(|e| Failure::own("protocol_error", format!("JWKS: {e}")))
     }

@@ -6,11 +6,11 @@ use acb_proto::v1;
 use prost::Message as _;
 use serde_json::{Value, json};
 
-use super::{ANSWER_WITHIN, RawDriver, build, id_of};
+use super::{RawDriver, build, id_of};
 use crate::{
     driver::{Args, args::BAD_SCENARIO, shape},
     raw::{Failure, Outcome, PublishSession, answer},
-    wait::{LOOK_AGAIN, PATIENCE},
+    wait::{LOOK_AGAIN, patience},
 };
 
 /// Messages and bytes of one frame, as a client that batches would choose.
@@ -52,7 +52,7 @@ impl RawDriver {
         loop {
             match self.publish_missing(first, &messages, level, &mut outcomes).await {
                 Ok(()) => break,
-                Err(failure) if failure.is_lost() && started.elapsed() < PATIENCE => {
+                Err(failure) if failure.is_lost() && started.elapsed() < patience() => {
                     self.disconnected();
                     tokio::time::sleep(LOOK_AGAIN).await;
                 }
@@ -145,7 +145,7 @@ impl RawDriver {
             Ok(()) => self.send_message(request).await.err(),
             Err(failure) => Some(failure),
         };
-        let pending = Pending { correlation_id, within: timeout.unwrap_or(ANSWER_WITHIN), refused };
+        let pending = Pending { correlation_id, within: timeout.unwrap_or_else(patience), refused };
         self.pending.insert(name.clone(), pending);
         self.last_request.clone_from(&name);
         Ok(json!({ "name": name }))

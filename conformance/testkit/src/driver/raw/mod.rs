@@ -2,20 +2,23 @@
 
 mod build;
 mod consume;
+mod contexts;
 mod identity;
 mod messages;
 mod registry;
+mod streams;
+mod watching;
 
-use std::{collections::HashMap, time::Duration};
+use std::collections::HashMap;
 
 use async_trait::async_trait;
 use serde_json::{Value, json};
 
-use self::{consume::Session, messages::Pending};
+use self::{consume::Session, contexts::Watch, messages::Pending};
 use super::{Args, Driver, Kind, Place, args::BAD_SCENARIO};
 use crate::{
     raw::{Delivered, Failure, Identity, PublishSession, RawClient},
-    wait::{LOOK_AGAIN, PATIENCE},
+    wait::{LOOK_AGAIN, patience},
 };
 
 /// Raw gRPC.
@@ -40,6 +43,7 @@ pub(crate) struct RawDriver {
     client: Option<RawClient>,
     incarnation: u64,
     sessions: HashMap<String, Session>,
+    watches: HashMap<String, Watch>,
     /// Session ids of consumers that are being opened.
     openings: HashMap<String, [u8; 16]>,
     publisher: Option<PublishSession>,
@@ -50,6 +54,8 @@ pub(crate) struct RawDriver {
     frames: HashMap<(String, u32), PublishSession>,
     pending: HashMap<String, Pending>,
     last_request: String,
+    agent_watches: HashMap<String, watching::Watch>,
+    uploads: HashMap<String, streams::Upload>,
     /// Replies that came before they were asked for, by correlation id.
     replies: HashMap<String, Delivered>,
 }
@@ -63,6 +69,7 @@ impl RawDriver {
             client: None,
             incarnation: 0,
             sessions: HashMap::new(),
+            watches: HashMap::new(),
             openings: HashMap::new(),
             publisher: None,
             producer: rand::random(),
@@ -71,6 +78,8 @@ impl RawDriver {
             pending: HashMap::new(),
             last_request: String::new(),
             replies: HashMap::new(),
+            agent_watches: HashMap::new(),
+            uploads: HashMap::new(),
         }
     }
 
@@ -79,7 +88,7 @@ impl RawDriver {
         if let Some(client) = &self.client {
             return Ok(client.clone());
         }
-        let client = RawClient::connect(self.place.address, &self.identity).await?;
+        let client = RawClient::connect_over(&self.place.reach, &self.identity).await?;
         self.client = Some(client.clone());
         Ok(client)
     }
@@ -89,8 +98,13 @@ impl RawDriver {
         self.client = None;
         self.publisher = None;
         self.frames.clear();
+        self.agent_watches.clear();
+        self.uploads.clear();
         for session in self.sessions.values_mut() {
             session.lost();
+        }
+        for watch in self.watches.values_mut() {
+            watch.lost();
         }
     }
 
@@ -129,11 +143,39 @@ impl RawDriver {
             "update_agent" => self.update_agent(args).await,
             "unregister" => self.unregister(args).await,
             "heartbeat" => self.heartbeat(args).await,
+            "set_activity" => self.set_activity(args).await,
+            "watch_agents" => self.watch_agents(args).await,
+            "agent_events" => self.agent_events(args).await,
+            "no_agent_events" => self.no_agent_events(args).await,
             "discover" => self.discover(args).await,
             "create_subscription" => self.create_subscription(args).await,
             "get_subscription" => self.get_subscription(args).await,
             "list_subscriptions" => self.list_subscriptions(args).await,
             "delete_subscription" => self.delete_subscription(args).await,
+            "share" => self.share(args).await,
+            "get_context" => self.get_context(args).await,
+            "update_context" => self.update_context(args).await,
+            "delete_context" => self.delete_context(args).await,
+            "renew_context" => self.renew_context(args).await,
+            "list_contexts" => self.list_contexts(args).await,
+            "context_history" => self.context_history(args).await,
+            "watch" => self.watch(args).await,
+            "event" => self.event(args).await,
+            "open_upload" => self.open_upload(args).await,
+            "send_chunks" => self.send_chunks(args).await,
+            "offer_chunks" => self.offer_chunks(args).await,
+            "complete_upload" => self.complete_upload(args).await,
+            "upload_ended" => self.upload_ended(args).await,
+            "upload_progress" => self.upload_progress(args).await,
+            "abort_upload" => self.abort_upload(args).await,
+            "upload" => self.upload(args).await,
+            "download" => self.download(args).await,
+            "create_group" => self.create_group(args).await,
+            "delete_group" => self.delete_group(args).await,
+            "list_groups" => self.list_groups().await,
+            "add_members" => self.add_members(args).await,
+            "remove_members" => self.remove_members(args).await,
+            "list_members" => self.list_members(args).await,
             "send" => self.send(args).await,
             "publish" => self.publish(args).await,
             "publish_frame" => self.publish_frame(args).await,
@@ -196,6 +238,21 @@ fn is_safe(verb: &str) -> bool {
             | "consume"
             | "connect"
             | "login"
+            | "get_context"
+            | "list_contexts"
+            | "context_history"
+            | "renew_context"
+            | "delete_context"
+            | "create_group"
+            | "delete_group"
+            | "list_groups"
+            | "add_members"
+            | "remove_members"
+            | "list_members"
+            | "watch"
+            | "upload_progress"
+            | "abort_upload"
+            | "download"
     )
 }
 
@@ -205,7 +262,7 @@ impl Driver for RawDriver {
         let started = std::time::Instant::now();
         loop {
             match self.one(verb, args).await {
-                Err(failure) if failure.is_lost() && is_safe(verb) && started.elapsed() < PATIENCE => {
+                Err(failure) if failure.is_lost() && is_safe(verb) && started.elapsed() < patience() => {
                     self.disconnected();
                     tokio::time::sleep(LOOK_AGAIN).await;
                 }
@@ -227,6 +284,3 @@ fn id_of(name: &str) -> [u8; 16] {
     }
     id
 }
-
-/// How long a client waits for an answer to a request that names no time.
-const ANSWER_WITHIN: Duration = PATIENCE;

@@ -53,6 +53,7 @@ impl RawDriver {
         let request = v1::HeartbeatRequest {
             agent_id: args.text("id")?.unwrap_or_else(|| self.place.agent.clone()),
             incarnation: args.number_or("incarnation", self.incarnation)?,
+            ..Default::default()
         };
         let beat = answer(self.client().await?.agents().heartbeat(request)).await?;
         Ok(json!({ "next_within_ms": beat.next_within_ms }))

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use acb_ports::metadata::{EnrolmentKeyRow, TenantRow};
+use acb_ports::metadata::{EnrolmentKeyRow, GroupMember, GroupRow, TenantRow};
 use acb_proto::v1;
+use acb_types::{AgentId, GroupName};
 use tonic::{Request, Response, Status};
 
 use super::{agent::id_in, call::Grpc};
@@ -109,6 +110,98 @@ impl v1::admin_service_server::AdminService for Grpc {
             Ok(v1::RotateSigningKeyResponse { key_id })
         })
         .await
+    }
+
+    async fn create_group(
+        &self,
+        request: Request<v1::CreateGroupRequest>,
+    ) -> Result<Response<v1::CreateGroupResponse>, Status> {
+        self.call(Verb::CreateGroup, request, |(app, ctx, r)| async move {
+            let (row, existed) = app.group_create(&ctx, group_in(&r.name)?, r.description).await?;
+            Ok(v1::CreateGroupResponse { group: Some(group_out(row)), existed })
+        })
+        .await
+    }
+
+    async fn delete_group(
+        &self,
+        request: Request<v1::DeleteGroupRequest>,
+    ) -> Result<Response<v1::DeleteGroupResponse>, Status> {
+        self.call(Verb::DeleteGroup, request, |(app, ctx, r)| async move {
+            app.group_delete(&ctx, &group_in(&r.name)?).await?;
+            Ok(v1::DeleteGroupResponse {})
+        })
+        .await
+    }
+
+    async fn list_groups(
+        &self,
+        request: Request<v1::ListGroupsRequest>,
+    ) -> Result<Response<v1::ListGroupsResponse>, Status> {
+        self.call(Verb::ListGroups, request, |(app, ctx, r)| async move {
+            let page = app.group_list(&ctx, r.page_size, &r.page_token).await?;
+            Ok(v1::ListGroupsResponse {
+                groups: page.items.into_iter().map(group_out).collect(),
+                next_page_token: page.next,
+            })
+        })
+        .await
+    }
+
+    async fn add_group_members(
+        &self,
+        request: Request<v1::AddGroupMembersRequest>,
+    ) -> Result<Response<v1::AddGroupMembersResponse>, Status> {
+        self.call(Verb::AddGroupMembers, request, |(app, ctx, r)| async move {
+            let row = app.group_members_add(&ctx, &group_in(&r.name)?, &agents_in(&r.agent_ids)?).await?;
+            Ok(v1::AddGroupMembersResponse { group: Some(group_out(row)) })
+        })
+        .await
+    }
+
+    async fn remove_group_members(
+        &self,
+        request: Request<v1::RemoveGroupMembersRequest>,
+    ) -> Result<Response<v1::RemoveGroupMembersResponse>, Status> {
+        self.call(Verb::RemoveGroupMembers, request, |(app, ctx, r)| async move {
+            let row = app.group_members_remove(&ctx, &group_in(&r.name)?, &agents_in(&r.agent_ids)?).await?;
+            Ok(v1::RemoveGroupMembersResponse { group: Some(group_out(row)) })
+        })
+        .await
+    }
+
+    async fn list_group_members(
+        &self,
+        request: Request<v1::ListGroupMembersRequest>,
+    ) -> Result<Response<v1::ListGroupMembersResponse>, Status> {
+        self.call(Verb::ListGroupMembers, request, |(app, ctx, r)| async move {
+            let page = app.group_member_list(&ctx, &group_in(&r.name)?, r.page_size, &r.page_token).await?;
+            let member_out = |m: GroupMember| v1::GroupMember { agent_id: m.agent.to_string(), since_ms: m.since.0 };
+            Ok(v1::ListGroupMembersResponse {
+                members: page.items.into_iter().map(member_out).collect(),
+                next_page_token: page.next,
+            })
+        })
+        .await
+    }
+}
+
+fn group_in(name: &str) -> Result<GroupName, AppError> {
+    if name.is_empty() { Err(AppError::missing("name")) } else { Ok(name.parse()?) }
+}
+
+fn agents_in(ids: &[String]) -> Result<Vec<AgentId>, AppError> {
+    ids.iter().map(|id| id.parse().map_err(AppError::from)).collect()
+}
+
+fn group_out(row: GroupRow) -> v1::Group {
+    v1::Group {
+        name: row.name.to_string(),
+        description: row.description,
+        members: row.members,
+        created_at_ms: row.created_at.0,
+        created_by: row.created_by.to_string(),
+        revision: row.revision,
     }
 }
 

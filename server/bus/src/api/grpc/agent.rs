@@ -1,17 +1,26 @@
 //! `AgentRegistry`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    pin::Pin,
+    time::Duration,
+};
 
 use acb_ports::metadata::{AgentCapability, AgentFilter, AgentSpec, AgentUpdate, Inbox};
 use acb_proto::v1;
-use acb_types::{AgentId, Capability, ErrorCode, Incarnation};
+use acb_types::{AgentId, Capability, ErrorCode, Incarnation, limits};
+use futures_core::Stream;
 use tonic::{Request, Response, Status};
 
 use super::call::Grpc;
 use crate::{
     app::agent::{AgentView, Discovery},
     auth::Verb,
-    domain::{agent::version, presence::AgentStatus},
+    changes::agent_watch::{AgentEvent, AgentEventKind, AgentFrame},
+    domain::{
+        agent::version,
+        presence::{AgentActivity, AgentPresence, AgentStatus},
+    },
     error::AppError,
 };
 
@@ -66,7 +75,8 @@ impl v1::agent_registry_server::AgentRegistry for Grpc {
         request: Request<v1::HeartbeatRequest>,
     ) -> Result<Response<v1::HeartbeatResponse>, Status> {
         self.call(Verb::Heartbeat, request, |(app, ctx, r)| async move {
-            let next = app.agent_heartbeat(&ctx, &id_in(&r.agent_id)?, Incarnation(r.incarnation))?;
+            let activity = activity_in(r.activity, r.activity_ttl_ms)?;
+            let next = app.agent_heartbeat(&ctx, &id_in(&r.agent_id)?, Incarnation(r.incarnation), activity)?;
             Ok(v1::HeartbeatResponse { next_within_ms: next.as_millis() as u64 })
         })
         .await
@@ -85,6 +95,74 @@ impl v1::agent_registry_server::AgentRegistry for Grpc {
         })
         .await
     }
+
+    type WatchAgentsStream = Pin<Box<dyn Stream<Item = Result<v1::WatchAgentsResponse, Status>> + Send>>;
+
+    async fn watch_agents(
+        &self,
+        request: Request<v1::WatchAgentsRequest>,
+    ) -> Result<Response<Self::WatchAgentsStream>, Status> {
+        self.call_stream(Verb::WatchAgents, request, |(app, ctx, r)| async move {
+            let agent = if r.agent_id.is_empty() { None } else { Some(r.agent_id.parse()?) };
+            let filter = AgentFilter {
+                agent_type: given(r.r#type),
+                location: given(r.location),
+                capabilities_all: capabilities(&r.capabilities_all)?,
+                ..AgentFilter::default()
+            };
+            let watch = app.agent_watch(&ctx, agent, filter, (r.after_rev != 0).then_some(r.after_rev)).await?;
+            Ok(futures_util::stream::unfold(Some(watch), |watch| async move {
+                let mut watch = watch?;
+                Some(match watch.next().await {
+                    Ok(frame) => (Ok(frame_out(frame)), Some(watch)),
+                    // A watch ends with its error.
+                    Err(error) => (Err(error), None),
+                })
+            }))
+        })
+        .await
+    }
+}
+
+fn frame_out(frame: AgentFrame) -> v1::WatchAgentsResponse {
+    let event_out = |event: AgentEvent| v1::AgentEvent {
+        kind: match event.kind {
+            AgentEventKind::State => v1::AgentEventKind::State,
+            AgentEventKind::Changed => v1::AgentEventKind::Changed,
+            AgentEventKind::Left => v1::AgentEventKind::Left,
+            AgentEventKind::Presence => v1::AgentEventKind::Presence,
+        } as i32,
+        agent: Some(match event.view {
+            Some((row, seen)) => agent_out(AgentView { row, seen }),
+            None => v1::Agent {
+                spec: Some(v1::AgentSpec { id: event.agent.to_string(), ..Default::default() }),
+                ..Default::default()
+            },
+        }),
+    };
+    v1::WatchAgentsResponse { events: frame.events.into_iter().map(event_out).collect(), revision: frame.revision }
+}
+
+/// What an agent says that it is doing; nothing when it does not.
+fn activity_in(activity: i32, ttl_ms: u64) -> Result<Option<(AgentActivity, Duration)>, AppError> {
+    let unknown = || AppError::new(ErrorCode::UnknownEnum, format!("activity has no member {activity}"));
+    let activity = match v1::AgentActivity::try_from(activity).map_err(|_| unknown())? {
+        v1::AgentActivity::Unspecified => return Ok(None),
+        v1::AgentActivity::Idle => AgentActivity::Idle,
+        v1::AgentActivity::Busy => AgentActivity::Busy,
+        v1::AgentActivity::Waiting => AgentActivity::Waiting,
+        v1::AgentActivity::Blocked => AgentActivity::Blocked,
+    };
+    let ttl = if ttl_ms == 0 { limits::ACTIVITY_TTL } else { Duration::from_millis(ttl_ms) };
+    Ok(Some((activity, ttl)))
+}
+
+fn given(text: String) -> Option<String> {
+    (!text.is_empty()).then_some(text)
+}
+
+fn capabilities(names: &[String]) -> Result<Vec<Capability>, AppError> {
+    names.iter().map(|name| name.parse()).collect::<Result<_, _>>().map_err(AppError::from)
 }
 
 pub(super) fn id_in(text: &str) -> Result<AgentId, AppError> {
@@ -139,10 +217,6 @@ fn update_in(spec: AgentSpec, fields: &[String]) -> Result<AgentUpdate, AppError
 }
 
 fn discovery_in(r: v1::DiscoverAgentsRequest) -> Result<Discovery, AppError> {
-    let given = |text: String| (!text.is_empty()).then_some(text);
-    let capabilities = |names: Vec<String>| {
-        names.iter().map(|n| n.parse()).collect::<Result<Vec<Capability>, _>>().map_err(AppError::from)
-    };
     let unknown = || AppError::new(ErrorCode::UnknownEnum, format!("status has no member {}", r.status));
     Ok(Discovery {
         status: match v1::AgentStatus::try_from(r.status).map_err(|_| unknown())? {
@@ -154,8 +228,8 @@ fn discovery_in(r: v1::DiscoverAgentsRequest) -> Result<Discovery, AppError> {
         filter: AgentFilter {
             agent_type: given(r.r#type),
             location: given(r.location),
-            capabilities_all: capabilities(r.capabilities_all)?,
-            capabilities_any: capabilities(r.capabilities_any)?,
+            capabilities_all: capabilities(&r.capabilities_all)?,
+            capabilities_any: capabilities(&r.capabilities_any)?,
             metadata: r.metadata.into_iter().collect(),
             text: given(r.text),
         },
@@ -197,5 +271,20 @@ fn agent_out(view: AgentView) -> v1::Agent {
         updated_at_ms: row.updated_at.0,
         last_seen_at_ms: seen.last_seen_at.0,
         revision: row.revision,
+        presence: match seen.presence {
+            AgentPresence::Active => v1::AgentPresence::Active,
+            AgentPresence::Suspect => v1::AgentPresence::Suspect,
+            AgentPresence::Offline => v1::AgentPresence::Offline,
+            AgentPresence::Expired => v1::AgentPresence::Expired,
+            AgentPresence::Unknown => v1::AgentPresence::Unknown,
+        } as i32,
+        activity: match seen.activity {
+            None => v1::AgentActivity::Unspecified,
+            Some(AgentActivity::Idle) => v1::AgentActivity::Idle,
+            Some(AgentActivity::Busy) => v1::AgentActivity::Busy,
+            Some(AgentActivity::Waiting) => v1::AgentActivity::Waiting,
+            Some(AgentActivity::Blocked) => v1::AgentActivity::Blocked,
+        } as i32,
+        activity_until_ms: seen.activity_until.0,
     }
 }

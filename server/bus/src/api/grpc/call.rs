@@ -4,12 +4,15 @@
 use std::{
     future::Future,
     panic::AssertUnwindSafe,
+    pin::Pin,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use acb_types::ErrorCode;
-use futures_util::FutureExt as _;
+use futures_core::Stream;
+use futures_util::{FutureExt as _, StreamExt as _};
+use tokio_util::sync::CancellationToken;
 use tonic::{
     Request, Response, Status,
     metadata::{MetadataMap, MetadataValue},
@@ -35,6 +38,9 @@ pub struct Grpc {
     tasks: Tasks,
 }
 
+/// A stream of answers.
+pub(super) type Answers<A> = Pin<Box<dyn Stream<Item = Result<A, Status>> + Send>>;
+
 /// What a use case is given: the use cases themselves, who calls, and the request.
 pub(super) type Input<C, T> = (Arc<App>, C, T);
 
@@ -42,6 +48,29 @@ impl Grpc {
     /// Services over these use cases.
     pub fn new(app: Arc<App>, tasks: Tasks) -> Self {
         Self { app, tasks }
+    }
+
+    /// The use cases.
+    pub(super) fn app(&self) -> &Arc<App> {
+        &self.app
+    }
+
+    /// Where tasks of streams are born.
+    pub(super) fn tasks(&self) -> &Tasks {
+        &self.tasks
+    }
+
+    /// Fires when the server drains.
+    pub(super) fn drain(&self) -> &CancellationToken {
+        &self.app.deps.drain
+    }
+
+    /// Lets a caller open a stream: known, allowed, and within its rate.
+    pub(super) async fn open<T: Sync>(&self, verb: Verb, request: &Request<T>) -> Result<OpContext, Status> {
+        let caller = caller(request);
+        let metadata = request.metadata().clone();
+        let admitted = self.admit(verb, caller, &metadata).await;
+        admitted.map_err(|error| refusal(&self.app, verb, &error, caller.request_id))
     }
 
     /// Makes a call of a caller who must be known.
@@ -84,6 +113,37 @@ impl Grpc {
         let within = deadline(request.metadata());
         let outcome = run(within, use_case((Arc::clone(&self.app), caller, request.into_inner()))).await;
         self.answer(verb, caller.request_id, started, outcome)
+    }
+
+    /// Opens a stream of answers to a caller who must be known. What ends the stream is its last item.
+    pub(super) async fn call_stream<Q, A, S, F>(
+        &self,
+        verb: Verb,
+        request: Request<Q>,
+        use_case: impl FnOnce(Input<OpContext, Q>) -> F,
+    ) -> Result<Response<Answers<A>>, Status>
+    where
+        A: Send + 'static,
+        S: Stream<Item = Result<A, AppError>> + Send + 'static,
+        F: Future<Output = Result<S, AppError>> + Send + 'static,
+    {
+        let started = Instant::now();
+        let caller = caller(&request);
+        let outcome = match self.admit(verb, caller, request.metadata()).await {
+            Ok(ctx) => run(CALL_TIME_MAX, use_case((Arc::clone(&self.app), ctx, request.into_inner()))).await,
+            Err(error) => Err(error),
+        };
+        let (app, id) = (Arc::clone(&self.app), caller.request_id);
+        let answers = outcome.map(|stream| -> Answers<A> {
+            Box::pin(stream.map(move |item| {
+                item.map_err(|error| {
+                    app.metrics().failure(verb.name(), error.code());
+                    status::log(&error, verb.name(), id);
+                    status::to_status(&error, id)
+                })
+            }))
+        });
+        self.answer(verb, caller.request_id, started, answers)
     }
 
     async fn admit(&self, verb: Verb, caller: Caller, metadata: &MetadataMap) -> Result<OpContext, AppError> {
@@ -134,6 +194,13 @@ impl Grpc {
             }
         }
     }
+}
+
+/// Ends a stream with an error, counted, logged and named.
+pub(super) fn refusal(app: &App, verb: Verb, error: &AppError, request_id: RequestId) -> Status {
+    app.metrics().failure(verb.name(), error.code());
+    status::log(error, verb.name(), request_id);
+    status::to_status(error, request_id)
 }
 
 /// Runs work for a time at most. A panic becomes `internal`, and the server lives on.

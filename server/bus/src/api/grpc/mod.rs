@@ -6,11 +6,13 @@ mod auth;
 pub mod call;
 pub mod codec;
 mod consume;
+mod context;
 mod dead_letter;
 pub mod hot;
 mod message;
 mod publish_stream;
 pub mod status;
+mod stream;
 pub mod subscription;
 pub mod untyped;
 
@@ -23,14 +25,16 @@ use tonic_health::{ServingStatus, server::HealthReporter};
 use crate::{api::grpc::call::Grpc, app::App, error::AppError, tasks::Tasks};
 
 /// Names of the services that health speaks of, the empty one being the server as a whole.
-const SERVICES: [&str; 7] = [
+const SERVICES: [&str; 9] = [
     "",
     "acb.v1.AgentRegistry",
     "acb.v1.MessageService",
     "acb.v1.SubscriptionService",
     "acb.v1.DeadLetterService",
+    "acb.v1.ContextService",
     "acb.v1.AuthService",
     "acb.v1.AdminService",
+    "acb.v1.StreamService",
 ];
 
 /// Tells `grpc.health.v1` whether the server serves.
@@ -65,8 +69,13 @@ pub fn routes(app: &Arc<App>, tasks: &Tasks) -> Result<(axum::Router, Health), A
         .add_service(v1::message_service_server::MessageServiceServer::new(grpc.clone()))
         .add_service(v1::subscription_service_server::SubscriptionServiceServer::new(grpc.clone()))
         .add_service(v1::dead_letter_service_server::DeadLetterServiceServer::new(grpc.clone()))
+        .add_service(v1::context_service_server::ContextServiceServer::new(grpc.clone()))
         .add_service(v1::auth_service_server::AuthServiceServer::new(grpc.clone()))
-        .add_service(v1::admin_service_server::AdminServiceServer::new(grpc))
+        .add_service(v1::admin_service_server::AdminServiceServer::new(grpc.clone()))
+        .add_service(
+            v1::stream_service_server::StreamServiceServer::new(grpc)
+                .max_decoding_message_size(stream::FRAME_BYTES_MAX),
+        )
         .add_service(health)
         .add_service(reflection().build_v1().map_err(broken)?)
         .add_service(reflection().build_v1alpha().map_err(broken)?);

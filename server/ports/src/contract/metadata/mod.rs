@@ -1,12 +1,17 @@
 //! The suite of [`MetadataStore`].
 
 mod agents;
+mod changes;
+mod context_lists;
+mod contexts;
 mod credentials;
 mod fixture;
+mod groups;
 mod model;
 mod store;
 mod subscriptions;
 mod tenants;
+mod uploads;
 
 use std::sync::Arc;
 
@@ -64,7 +69,10 @@ impl std::fmt::Debug for Context {
 
 /// The cases, by noun.
 pub mod cases {
-    pub use super::{agents::*, credentials::*, model::*, store::*, subscriptions::*, tenants::*};
+    pub use super::{
+        agents::*, changes::*, context_lists::*, contexts::*, credentials::*, groups::*, model::*, store::*,
+        subscriptions::*, tenants::*, uploads::*,
+    };
 }
 
 /// Runs the suite of the metadata store: `$harness` is an expression that makes a fresh [`MetadataHarness`].
@@ -108,7 +116,43 @@ macro_rules! metadata_store_contract {
             meta_20_of_16_concurrent_puts_if_absent_one_puts,
             meta_23_refused_writes_change_nothing_and_heal,
             meta_2_a_closed_store_says_so,
+            meta_24_a_context_is_kept_as_it_was_given,
+            meta_24_making_it_again_finds_it_and_another_use_of_its_id_is_refused,
+            meta_24_a_key_is_free_as_soon_as_its_context_is_over,
+            meta_24_of_16_concurrent_creations_of_a_key_one_makes_it,
+            meta_26_a_write_happens_only_at_its_revision,
+            meta_26_increments_of_16_writers_are_all_counted,
+            meta_26_force_overwrites_until_access_was_changed,
+            meta_26_an_update_changes_what_is_given,
+            meta_27_a_repeated_update_is_answered_with_the_first,
+            meta_28_the_newest_64_revisions_are_kept_and_read_back,
+            meta_29_a_marker_stands_for_what_was_removed,
+            meta_30_what_is_over_is_absent_and_gets_its_marker_once,
+            meta_33_old_markers_go_with_all_that_is_kept_of_them,
+            meta_36_every_kept_blob_is_named_and_no_other,
+            meta_31_all_conditions_of_a_filter_must_hold,
+            meta_31_a_list_shows_what_the_last_update_said,
+            meta_31_a_list_at_a_revision_shows_what_was_there_then,
+            meta_21_contexts_are_paged_without_doubles_while_others_come_and_go,
+            meta_32_each_revision_leaves_one_change,
+            meta_32_a_change_says_when_what_it_shows_is_no_longer_kept,
+            meta_33_trimming_forgets_the_oldest_changes_and_says_where_they_begin,
+            meta_37_a_raised_revision_wakes_who_waits,
+            meta_32_changes_of_16_writers_have_no_hole,
+            meta_34_a_group_is_made_once_and_ends_with_its_memberships,
+            meta_34_a_context_names_groups_that_are_there,
+            meta_35_members_come_and_go_and_twice_is_once,
+            meta_35_memberships_are_read_as_they_were,
+            meta_38_groups_members_and_memberships_have_limits,
             meta_2_random_calls_answer_as_the_model_does,
+            up_1_an_upload_is_kept_as_it_was_asked_for_and_is_its_owners,
+            up_3_an_opening_fences_the_session_before_it,
+            up_4_a_chunk_is_added_once_and_all_of_a_call_or_none,
+            up_6_an_upload_becomes_complete_with_its_context_or_neither,
+            up_6_of_16_concurrent_completions_one_makes_the_context,
+            up_7_an_upload_ends_once_and_drops_its_chunks,
+            up_8_a_tenant_has_a_limit_of_unfinished_uploads,
+            up_9_chunks_of_complete_uploads_are_found_by_digest,
         );
     };
 }

@@ -2,7 +2,7 @@
 
 use acb_types::{AgentId, CredentialId, ErrorCode, Incarnation, batch::StartAt};
 
-use super::tenant::Tenant;
+use super::{change::Subject, tenant::Tenant};
 use crate::{
     error::StoreError,
     metadata::{
@@ -34,7 +34,7 @@ impl Tenant {
             incarnation: Incarnation(last.0 + 1),
             registered_at,
             updated_at: now,
-            revision: self.raise(),
+            revision: self.raise(Subject::Agent(id.clone())),
         };
         self.kept_inboxes.remove(&id);
         self.agents.insert(id.clone(), row.clone());
@@ -59,7 +59,7 @@ impl Tenant {
             return Ok(row.clone());
         }
         let row = AgentRow { spec, updated_at: update.now, revision: self.revision + 1, ..row.clone() };
-        self.raise();
+        self.raise(Subject::Agent(agent.clone()));
         self.agents.insert(agent.clone(), row.clone());
         Ok(row)
     }
@@ -69,7 +69,7 @@ impl Tenant {
         let mut removed = RemovedAgent::default();
         if let Some(row) = self.agents.remove(agent) {
             self.incarnation_floor = self.incarnation_floor.max(row.incarnation);
-            removed.revision = Some(self.raise());
+            removed.revision = Some(self.raise(Subject::Agent(agent.clone())));
             if removal.inbox == Inbox::Keep {
                 self.kept_inboxes.insert(agent.clone(), row.credential.clone());
             }

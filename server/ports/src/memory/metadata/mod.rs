@@ -2,24 +2,33 @@
 
 mod agent;
 mod audit;
+mod change;
+mod context;
 mod credential;
+mod group;
 mod subscription;
 mod tenant;
+mod upload;
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use acb_types::{AgentId, CredentialId, ErrorCode, SubscriptionId, SubscriptionName, TenantId, Timestamp};
+use acb_types::{
+    AgentId, ContextId, ContextKey, CredentialId, ErrorCode, GroupName, Sha256Digest, SubscriptionId, SubscriptionName,
+    TenantId, Timestamp,
+};
 use async_trait::async_trait;
 use parking_lot::{Mutex, MutexGuard};
+use tokio::sync::watch;
 
 use self::tenant::Tenant;
 use crate::{
     error::StoreError,
     metadata::{
-        AgentFilter, AgentRemoval, AgentRow, AgentSecretRow, AgentUpdate, AuditEntry, AuditRow, Created,
-        EnrolmentKeyRow, MetadataStore, NewAgentSecret, NewFamily, NewSubscription, ROWS_MAX, Registered, Registration,
-        RemovedAgent, Result, Rotation, RotationRequest, SecretSet, SigningKeyRow, SubscriptionRow, SubscriptionSet,
-        TenantRow, TokenFamilyRow,
+        AgentFilter, AgentRemoval, AgentRow, AgentSecretRow, AgentUpdate, AuditEntry, AuditRow, ChangePage,
+        ContextFilter, ContextRemoval, ContextRenewal, ContextRow, ContextWrite, Created, EnrolmentKeyRow, GroupMember,
+        GroupRow, ListedAt, Memberships, MetadataStore, NewAgentSecret, NewContext, NewFamily, NewGroup,
+        NewSubscription, Payloads, ROWS_MAX, Registered, Registration, RemovedAgent, Result, Rotation, RotationRequest,
+        SecretSet, SigningKeyRow, SubscriptionRow, SubscriptionSet, TenantRow, TokenFamilyRow, Trim, Trimmed, Written,
     },
 };
 
@@ -36,6 +45,8 @@ struct State {
     tenants: BTreeMap<TenantId, Tenant>,
     signing_keys: BTreeMap<String, SigningKeyRow>,
     settings: BTreeMap<String, String>,
+    /// Woken when a tenant's revision rises (META-37).
+    signals: BTreeMap<TenantId, watch::Sender<u64>>,
     refusal: Option<ErrorCode>,
 }
 
@@ -85,8 +96,16 @@ impl MemoryMetadata {
         tenant: &TenantId,
         work: impl FnOnce(&mut Tenant) -> Result<T>,
     ) -> Result<T> {
-        let mut state = self.write(operation)?;
-        work(state.tenants.get_mut(tenant).ok_or_else(|| no_tenant(operation, tenant))?)
+        let state = &mut *self.write(operation)?;
+        let held = state.tenants.get_mut(tenant).ok_or_else(|| no_tenant(operation, tenant))?;
+        let before = held.revision;
+        let answer = work(held);
+        if held.revision != before
+            && let Some(signal) = state.signals.get(tenant)
+        {
+            signal.send_replace(held.revision);
+        }
+        answer
     }
 
     /// Reads a tenant; an unknown one is empty (META-22).
@@ -181,6 +200,143 @@ impl MetadataStore for MemoryMetadata {
     ) -> Result<Vec<AgentRow>> {
         let limit = rows("agent.list", limit)?;
         self.read_tenant("agent.list", tenant, |t| page(&t.agents, after, limit, |row| filter.wants(&row.spec)))
+    }
+
+    fn revision_signal(&self, tenant: &TenantId) -> watch::Receiver<u64> {
+        let mut state = self.state.lock();
+        state.signals.entry(tenant.clone()).or_insert_with(|| watch::Sender::new(0)).subscribe()
+    }
+
+    async fn change_list(&self, tenant: &TenantId, after: u64, limit: u32) -> Result<ChangePage> {
+        let limit = rows("change.list", limit)?;
+        self.read_tenant("change.list", tenant, |t| t.change_list(after, limit))
+    }
+
+    async fn change_trim(&self, tenant: &TenantId, trim: Trim) -> Result<Trimmed> {
+        rows("change.trim", trim.limit)?;
+        self.write_tenant("change.trim", tenant, |t| Ok(t.change_trim(trim)))
+    }
+
+    async fn context_create(&self, tenant: &TenantId, new: NewContext) -> Result<Created<ContextRow>> {
+        self.write_tenant("context.create", tenant, |t| t.context_create(new))
+    }
+
+    async fn context_update(&self, tenant: &TenantId, id: &ContextId, write: ContextWrite) -> Result<Written> {
+        self.write_tenant("context.update", tenant, |t| t.context_update(id, &write))
+    }
+
+    async fn context_remove(
+        &self,
+        tenant: &TenantId,
+        id: &ContextId,
+        removal: ContextRemoval,
+    ) -> Result<Option<ContextRow>> {
+        self.write_tenant("context.remove", tenant, |t| t.context_remove(id, &removal))
+    }
+
+    async fn context_renew(&self, tenant: &TenantId, id: &ContextId, renewal: ContextRenewal) -> Result<ContextRow> {
+        self.write_tenant("context.renew", tenant, |t| t.context_renew(id, &renewal))
+    }
+
+    async fn context_get(&self, tenant: &TenantId, id: &ContextId) -> Result<Option<ContextRow>> {
+        self.read_tenant("context.get", tenant, |t| t.context_get(id))
+    }
+
+    async fn context_get_at(&self, tenant: &TenantId, id: &ContextId, rev: u64) -> Result<Option<ContextRow>> {
+        self.read_tenant("context.get", tenant, |t| Some(t.context_get_at(id, rev)))?.unwrap_or(Ok(None))
+    }
+
+    async fn context_find(&self, tenant: &TenantId, key: &ContextKey, at: Option<u64>) -> Result<Option<ContextId>> {
+        self.read_tenant("context.find", tenant, |t| t.context_find(key, at))
+    }
+
+    async fn context_list(
+        &self,
+        tenant: &TenantId,
+        filter: &ContextFilter,
+        at: ListedAt,
+        payloads: Payloads,
+        after: Option<&ContextId>,
+        limit: u32,
+    ) -> Result<Vec<ContextRow>> {
+        let limit = rows("context.list", limit)?;
+        let list = |t: &Tenant| Some(t.context_list(filter, at, payloads, after, limit));
+        self.read_tenant("context.list", tenant, list)?.unwrap_or_else(|| Ok(Vec::new()))
+    }
+
+    async fn context_history(
+        &self,
+        tenant: &TenantId,
+        id: &ContextId,
+        before: Option<u64>,
+        limit: u32,
+    ) -> Result<Vec<ContextRow>> {
+        let limit = rows("context.history", limit)?;
+        self.read_tenant("context.history", tenant, |t| t.context_history(id, before, limit))
+    }
+
+    async fn context_expire(&self, tenant: &TenantId, now: Timestamp, limit: u32) -> Result<Vec<ContextRow>> {
+        let limit = rows("context.expire", limit)?;
+        self.write_tenant("context.expire", tenant, |t| Ok(t.context_expire(now, limit)))
+    }
+
+    async fn context_next_expiry(&self, tenant: &TenantId) -> Result<Option<Timestamp>> {
+        self.read_tenant("context.next_expiry", tenant, Tenant::context_next_expiry)
+    }
+
+    async fn context_blobs_named(
+        &self,
+        tenant: &TenantId,
+        after: Option<&Sha256Digest>,
+        limit: u32,
+    ) -> Result<Vec<Sha256Digest>> {
+        let limit = rows("context.blobs_named", limit)?;
+        self.read_tenant("context.blobs_named", tenant, |t| t.context_blobs_named(after, limit))
+    }
+
+    async fn group_create(&self, tenant: &TenantId, new: NewGroup) -> Result<Created<GroupRow>> {
+        self.write_tenant("group.create", tenant, |t| t.group_create(new))
+    }
+
+    async fn group_delete(&self, tenant: &TenantId, name: &GroupName) -> Result<Option<GroupRow>> {
+        self.write_tenant("group.delete", tenant, |t| Ok(t.group_delete(name)))
+    }
+
+    async fn group_list(&self, tenant: &TenantId, after: Option<&GroupName>, limit: u32) -> Result<Vec<GroupRow>> {
+        let limit = rows("group.list", limit)?;
+        self.read_tenant("group.list", tenant, |t| t.group_list(after, limit))
+    }
+
+    async fn group_members_add(
+        &self,
+        tenant: &TenantId,
+        name: &GroupName,
+        agents: &[AgentId],
+        now: Timestamp,
+    ) -> Result<GroupRow> {
+        rows("group.members_add", u32::try_from(agents.len().max(1)).unwrap_or(u32::MAX))?;
+        self.write_tenant("group.members_add", tenant, |t| t.group_members_add(name, agents, now))
+    }
+
+    async fn group_members_remove(&self, tenant: &TenantId, name: &GroupName, agents: &[AgentId]) -> Result<GroupRow> {
+        rows("group.members_remove", u32::try_from(agents.len().max(1)).unwrap_or(u32::MAX))?;
+        self.write_tenant("group.members_remove", tenant, |t| t.group_members_remove(name, agents))
+    }
+
+    async fn group_member_list(
+        &self,
+        tenant: &TenantId,
+        name: &GroupName,
+        after: Option<&AgentId>,
+        limit: u32,
+    ) -> Result<Option<Vec<GroupMember>>> {
+        let limit = rows("group.member_list", limit)?;
+        self.read_tenant("group.member_list", tenant, |t| t.group_member_list(name, after, limit))
+    }
+
+    async fn memberships(&self, tenant: &TenantId, agent: &AgentId, at: Option<u64>) -> Result<Memberships> {
+        let found = self.read_tenant("memberships", tenant, |t| Some(t.memberships(agent, at)))?;
+        found.unwrap_or_else(|| Ok(Memberships::default()))
     }
 
     async fn subscription_create(&self, tenant: &TenantId, new: NewSubscription) -> Result<Created<SubscriptionRow>> {

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use acb_types::{AgentId, CredentialId, Incarnation, SubscriptionId, SubscriptionName};
+use acb_types::{AgentId, ContextId, CredentialId, GroupName, Incarnation, StreamId, SubscriptionId, SubscriptionName};
 
-use super::credential::Family;
+use super::{change::Subject, context::Kept, credential::Family, group::Group, upload::Upload};
 use crate::metadata::{AgentRow, AgentSecretRow, AuditRow, EnrolmentKeyRow, SubscriptionRow, TenantRow};
 
 /// Everything of one tenant. Nothing outside it is reachable from here (META-1).
@@ -26,6 +26,13 @@ pub(super) struct Tenant {
     pub(super) secrets: BTreeMap<AgentId, AgentSecretRow>,
     pub(super) families: BTreeMap<String, Family>,
     pub(super) audit: Vec<AuditRow>,
+    pub(super) uploads: BTreeMap<StreamId, Upload>,
+    pub(super) contexts: BTreeMap<ContextId, Kept>,
+    pub(super) groups: BTreeMap<GroupName, Group>,
+    /// By revision.
+    pub(super) changes: BTreeMap<u64, Subject>,
+    /// Changes up to this revision are not kept.
+    pub(super) changes_trimmed: u64,
 }
 
 impl Tenant {
@@ -44,12 +51,18 @@ impl Tenant {
             secrets: BTreeMap::new(),
             families: BTreeMap::new(),
             audit: Vec::new(),
+            uploads: BTreeMap::new(),
+            contexts: BTreeMap::new(),
+            groups: BTreeMap::new(),
+            changes: BTreeMap::new(),
+            changes_trimmed: 0,
         }
     }
 
-    /// The next revision (META-4).
-    pub(super) fn raise(&mut self) -> u64 {
+    /// The next revision (META-4, META-25), and what it is a change of (META-32).
+    pub(super) fn raise(&mut self, subject: Subject) -> u64 {
         self.revision += 1;
+        self.changes.insert(self.revision, subject);
         self.revision
     }
 }

@@ -1,0 +1,9 @@
+//! The fake bus as users' tests meet it.
+
+#![allow(clippy::disallowed_methods, reason = "a test owns its tasks")]
+
+mod guide;
+mod leaks;
+mod life;
+mod network;
+mod presence;
