@@ -1,20 +1,18 @@
-//! A watch of agents: one stream from the server after another, and one row of events for the caller.
+//! A watch of agents.
 
-use std::{collections::VecDeque, fmt};
+use std::fmt;
 
-use acb_proto::v1::{WatchAgentsResponse, agent_registry_client::AgentRegistryClient};
-use tonic::{Request, Streaming};
+use acb_proto::v1::{self, agent_registry_client::AgentRegistryClient};
+use tonic::{Request, Response, Status, Streaming};
 
 use crate::{
     agents::Agent,
     client::Handle,
     connection::Link,
     convert,
-    error::{Error, Result},
-    retry::Schedule,
+    error::Result,
+    watching::{Seen, Watched, Watcher},
 };
-
-const OPERATION: &str = "agents.watch";
 
 /// What a watch of agents brings.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -94,47 +92,56 @@ impl AgentWatchBuilder {
     /// `revision_gap` with the detail `oldest_rev` when changes after [`Self::after`] are no longer kept: watch anew without
     /// it. `too_many_streams`, `invalid_name`, `permission_denied`.
     pub async fn open(self) -> Result<AgentWatch> {
-        let schedule = self.core.options().retry.schedule();
-        let (synced, revision) = (self.wish.after != 0, self.wish.after);
-        let stream = None;
-        let mut watch = AgentWatch {
-            core: self.core,
-            wish: self.wish,
-            stream,
-            pending: VecDeque::new(),
-            revision,
-            told: revision,
-            synced,
-            begun: false,
-            schedule,
-            over: false,
-        };
-        // What is refused is told here. A resumed watch may have nothing to say for a while, and is open all the same.
-        watch.stream = Some(watch.reopen().await?);
-        Ok(watch)
+        let after = self.wish.after;
+        Ok(AgentWatch(Watcher::open(self.core, self.wish, after).await?))
+    }
+}
+
+impl Watched for Wish {
+    type Request = v1::WatchAgentsRequest;
+    type Frame = v1::WatchAgentsResponse;
+    type Event = AgentEvent;
+
+    const OPERATION: &'static str = "agents.watch";
+
+    fn request(&self, after: u64) -> v1::WatchAgentsRequest {
+        convert::watch_agents(self, after)
+    }
+
+    async fn open(
+        core: &Handle,
+        link: &Link,
+        request: Request<v1::WatchAgentsRequest>,
+    ) -> Result<Response<Streaming<v1::WatchAgentsResponse>>, Status> {
+        AgentRegistryClient::with_origin(link.channel.clone(), core.origin().clone()).watch_agents(request).await
+    }
+
+    fn read(frame: v1::WatchAgentsResponse) -> Result<Seen<AgentEvent>> {
+        convert::agents_seen(Self::OPERATION, frame)
+    }
+
+    fn synced(revision: u64) -> AgentEvent {
+        AgentEvent::Synced(revision)
+    }
+
+    fn restarted() -> AgentEvent {
+        AgentEvent::Restarted
+    }
+
+    fn made_since(event: AgentEvent) -> AgentEvent {
+        match event {
+            AgentEvent::State(agent) => AgentEvent::Changed(agent),
+            event => event,
+        }
     }
 }
 
 /// A watch of agents that is open. Dropping it ends it.
-pub struct AgentWatch {
-    core: Handle,
-    wish: Wish,
-    stream: Option<(Link, Streaming<WatchAgentsResponse>)>,
-    pending: VecDeque<(u64, AgentEvent)>,
-    /// Up to here all frames came.
-    revision: u64,
-    /// Up to here all events were handed out.
-    told: u64,
-    synced: bool,
-    /// Whether events of a state that is not complete were taken.
-    begun: bool,
-    schedule: Schedule,
-    over: bool,
-}
+pub struct AgentWatch(Watcher<Wish>);
 
 impl fmt::Debug for AgentWatch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("AgentWatch").field("revision", &self.told).finish_non_exhaustive()
+        f.debug_struct("AgentWatch").field("revision", &self.revision()).finish_non_exhaustive()
     }
 }
 
@@ -148,91 +155,12 @@ impl AgentWatch {
     /// # Cancel safety
     /// No event is lost.
     pub async fn next(&mut self) -> Option<Result<AgentEvent>> {
-        loop {
-            if let Some((revision, event)) = self.pending.pop_front() {
-                self.told = self.told.max(revision);
-                return Some(Ok(event));
-            }
-            self.told = self.revision;
-            if self.over {
-                return None;
-            }
-            if let Err(error) = self.more().await {
-                self.over = true;
-                self.stream = None;
-                return Some(Err(error));
-            }
-        }
+        self.0.next().await
     }
 
     /// The revision up to which everything was handed out; 0 before the state is complete. [`AgentWatchBuilder::after`]
     /// takes it, also in another process.
     pub fn revision(&self) -> u64 {
-        if self.synced { self.told } else { 0 }
-    }
-
-    /// Takes one more frame.
-    async fn more(&mut self) -> Result<()> {
-        loop {
-            if self.stream.is_none() {
-                self.stream = Some(self.reopen().await?);
-            }
-            // It stays where it is during the wait: a caller who drops that finds it again.
-            let Some((link, stream)) = &mut self.stream else { continue };
-            let link = link.clone();
-            let error = match stream.message().await {
-                Ok(Some(frame)) => {
-                    self.schedule.reset();
-                    return self.take(frame);
-                }
-                Ok(None) => Error::new(crate::ErrorCode::ConnectionLost, OPERATION, "the stream ended"),
-                Err(status) => convert::error_from_status(OPERATION, &status),
-            };
-            self.stream = None;
-            self.core.after_stream_error(&link, &error, &mut self.schedule).await?;
-        }
-    }
-
-    fn take(&mut self, frame: WatchAgentsResponse) -> Result<()> {
-        let before = self.revision;
-        for event in frame.events {
-            self.begun = true;
-            if let Some(event) = convert::agent_event(OPERATION, event)? {
-                self.pending.push_back((before, event));
-            }
-        }
-        self.revision = self.revision.max(frame.revision);
-        if !self.synced && frame.revision != 0 {
-            self.synced = true;
-            self.pending.push_back((frame.revision, AgentEvent::Synced(frame.revision)));
-        } else if let Some((reached, _)) = self.pending.back_mut() {
-            *reached = self.revision;
-        }
-        Ok(())
-    }
-
-    /// Opens a stream from where the last one ended.
-    async fn reopen(&mut self) -> Result<(Link, Streaming<WatchAgentsResponse>)> {
-        loop {
-            let link = self.core.link().await.map_err(|e| e.with_operation(OPERATION))?;
-            let mut request = Request::new(convert::watch_agents(&self.wish, self.revision));
-            *request.metadata_mut() = self.core.metadata()?;
-            let mut client = AgentRegistryClient::with_origin(link.channel.clone(), self.core.origin().clone());
-            match client.watch_agents(request).await {
-                Ok(response) => {
-                    if self.begun && !self.synced {
-                        // What came of the state may have changed: it comes again, whole.
-                        self.begun = false;
-                        self.pending.clear();
-                        self.pending.push_back((0, AgentEvent::Restarted));
-                    }
-                    return Ok((link, response.into_inner()));
-                }
-                Err(status) => {
-                    let error = convert::error_from_status(OPERATION, &status);
-                    self.core.after_stream_error(&link, &error, &mut self.schedule).await?;
-                }
-            }
-        }
+        self.0.revision()
     }
 }

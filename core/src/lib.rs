@@ -69,6 +69,7 @@ mod subscriptions;
 mod tasks;
 mod time;
 pub mod transport;
+mod watching;
 mod within;
 
 pub use acb_types::{

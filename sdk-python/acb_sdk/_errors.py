@@ -233,13 +233,6 @@ def from_native(
     """An exception of the core's, of the class that its code says."""
     known = ERROR_CODES.get(code)
     cls = BY_KIND[known.kind] if known is not None else InternalError
-    return cls(
-        message,
-        code=code,
-        operation=operation,
-        retryable=retryable,
-        retry_after=retry_after,
-        request_id=request_id,
-        context=context,
-        gap=Gap(*gap) if gap is not None else None,
+    return _rebuild(
+        cls, code, message, operation, retryable, retry_after, request_id, context, Gap(*gap) if gap is not None else None
     )

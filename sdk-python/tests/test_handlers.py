@@ -70,12 +70,13 @@ async def test_a_lease_is_renewed_while_its_handler_runs(async_face: AsyncFace) 
         assert first.due_at is not None
         # The same end may be shown a millisecond off: it stands on another clock.
         later = first.due_at + timedelta(milliseconds=100)
-        while True:
-            now = (await alice.messages.status(sent.id)).subscriptions[0]
-            assert now.state == "leased" and now.due_at is not None
-            if now.due_at > later:
-                break
-            await asyncio.sleep(0.01)
+        async with asyncio.timeout(20):
+            while True:
+                now = (await alice.messages.status(sent.id)).subscriptions[0]
+                assert now.state == "leased" and now.due_at is not None
+                if now.due_at > later:
+                    break
+                await asyncio.sleep(0.01)
         enough.set()
         await bob.drain()
         await asyncio.wait_for(working, 20)

@@ -214,12 +214,7 @@ async fn watch(args: WatchArgs, agents: &Agents, context: &Context) -> Result {
     let mut watch = watch.open().await?;
     let mut left = args.count;
     while left != Some(0) {
-        // Dropping the wait loses nothing.
-        let event = tokio::select! {
-            event = watch.next() => event,
-            () = context.stop.cancelled() => return Ok(()),
-        };
-        let Some(event) = event else { return Ok(()) };
+        let Some(event) = context.next_or_stop(watch.next()).await else { return Ok(()) };
         let event = event?;
         let (word, agent) = match &event {
             AgentEvent::State(agent) => ("is", Some(agent)),

@@ -307,12 +307,7 @@ async fn watch(args: WatchArgs, contexts: &Contexts, context: &Context) -> Resul
     let mut watch = watch.after(args.after.unwrap_or(0)).open().await?;
     let mut left = args.count;
     while left != Some(0) {
-        // Dropping the wait loses nothing.
-        let event = tokio::select! {
-            event = watch.next() => event,
-            () = context.stop.cancelled() => return Ok(()),
-        };
-        let Some(event) = event else { return Ok(()) };
+        let Some(event) = context.next_or_stop(watch.next()).await else { return Ok(()) };
         let event = event?;
         let word = match &event {
             ContextEvent::State(_) => "is",

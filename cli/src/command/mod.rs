@@ -59,6 +59,14 @@ impl Context {
         Ok((target, client))
     }
 
+    /// The next of what never ends by itself; nothing more after Ctrl-C. Dropping the wait must lose nothing.
+    pub(crate) async fn next_or_stop<T>(&self, next: impl Future<Output = Option<T>>) -> Option<T> {
+        tokio::select! {
+            next = next => next,
+            () = self.stop.cancelled() => None,
+        }
+    }
+
     /// Waits for something, but no longer than until Ctrl-C.
     pub(crate) async fn or_stop<T>(&self, work: impl Future<Output = T>) -> Result<T> {
         // What is given up here was said to be cancel-safe, or belongs to a process that ends.
@@ -91,11 +99,11 @@ async fn dispatch(command: Command, context: &Context) -> Result {
         Command::Subscribe(args) => subscribe::run(args, context).await,
         Command::Request(args) => request::run(args, context).await,
         Command::Reply(args) => reply::run(args, context).await,
-        Command::Agents(command) => context.or_stop(agents::run(command, context)).await?,
+        Command::Agents(command) => context.or_stop(Box::pin(agents::run(command, context))).await?,
         Command::Subscriptions(command) => context.or_stop(subscriptions::run(command, context)).await?,
         Command::DeadLetters(command) => context.or_stop(dead_letters::run(command, context)).await?,
         Command::Contexts(command @ contexts::ContextsCommand::Watch(_)) => contexts::run(command, context).await,
-        Command::Contexts(command) => context.or_stop(contexts::run(command, context)).await?,
+        Command::Contexts(command) => context.or_stop(Box::pin(contexts::run(command, context))).await?,
         Command::Groups(command) => context.or_stop(groups::run(command, context)).await?,
         Command::Upload(args) => context.or_stop(upload::run(args, context)).await?,
         Command::Download(args) => context.or_stop(download::run(args, context)).await?,

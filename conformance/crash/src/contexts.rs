@@ -10,15 +10,7 @@
 //! - an upload ends with the digest of what was sent, and sends at most a window again for each kill;
 //! - a day later stages of uploads that nobody continued are gone, and no content that a row names went with them.
 
-use std::{
-    collections::BTreeMap,
-    path::Path,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::Duration,
-};
+use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
 
 use acb_sdk::{Client, ContextEvent, Credentials, ErrorCode, RetryPolicy, Sha256Digest};
 use acb_testkit::{
@@ -30,6 +22,8 @@ use parking_lot::Mutex;
 use rand::{Rng as _, RngCore as _, SeedableRng as _, rngs::StdRng};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+
+use crate::count::Count;
 
 /// Writers, each with contexts of its own.
 const WRITERS: u64 = 4;
@@ -81,7 +75,7 @@ struct Written {
 struct Log {
     writes: Mutex<Vec<Vec<Written>>>,
     uploads: Mutex<Vec<(String, Sha256Digest, u32)>>,
-    answered: AtomicU64,
+    answered: Count,
 }
 
 async fn connect(server: &Server, agent: &str) -> Result<Client> {
@@ -118,7 +112,7 @@ async fn write(client: Client, seed: u64, log: Arc<Log>, over: CancellationToken
             }
         };
         count += 1;
-        log.answered.fetch_add(1, Ordering::Relaxed);
+        log.answered.add();
         present = Some((id.clone(), rev));
         all.push(Written { id, rev, payload });
     }
@@ -136,7 +130,7 @@ async fn upload(client: Client, seed: u64, log: Arc<Log>, over: CancellationToke
         let up = upload.chunk_bytes(CHUNK).window_bytes(WINDOW).await?;
         let most = size + u64::from(up.connections - 1) * WINDOW;
         ensure!(up.sent_bytes <= most, "{} bytes sent for {size} over {} connections", up.sent_bytes, up.connections);
-        log.answered.fetch_add(1, Ordering::Relaxed);
+        log.answered.add();
         log.uploads.lock().push((up.context_id, up.sha256, up.connections));
     }
     client.close().await;
@@ -188,16 +182,16 @@ pub async fn play(seed: u64, data: &Path) -> Result<Found> {
     }
     let mut rng = StdRng::seed_from_u64(seed.rotate_left(17));
     for _ in 0..KILLS {
-        let until = log.answered.load(Ordering::Relaxed) + rng.random_range(ANSWERS.0..ANSWERS.1);
-        while log.answered.load(Ordering::Relaxed) < until {
+        let until = log.answered.get() + rng.random_range(ANSWERS.0..ANSWERS.1);
+        let reached = log.answered.reach(until);
+        tokio::pin!(reached);
+        loop {
             // Who gave up has failed the round: say so at once.
-            if let Some(ended) = writers.try_join_next() {
-                ended??;
+            tokio::select! {
+                () = &mut reached => break,
+                Some(ended) = writers.join_next() => log.writes.lock().push(ended??),
+                Some(ended) = uploaders.join_next() => ended??,
             }
-            if let Some(ended) = uploaders.try_join_next() {
-                ended??;
-            }
-            tokio::time::sleep(Duration::from_millis(1)).await;
         }
         tokio::time::sleep(Duration::from_micros(rng.random_range(0..12_000))).await;
         server.kill().await?;

@@ -21,6 +21,8 @@ use bytes::Bytes;
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 use tokio::{sync::Barrier, task::JoinSet};
 
+use crate::count::Count;
+
 /// Key of the counter.
 const COUNTER: &str = "crash/counter";
 /// Longest that a call may take, kills included.
@@ -56,7 +58,7 @@ pub struct Counted {
 
 #[derive(Debug, Default)]
 struct Tally {
-    added: AtomicU64,
+    added: Count,
     conflicts: AtomicU64,
     open: AtomicU64,
 }
@@ -100,23 +102,26 @@ pub async fn count(plan: Plan, data: &Path) -> Result<Counted> {
     start.wait().await;
     let began = Instant::now();
     let mut rng = StdRng::seed_from_u64(plan.seed);
+    let mut revs = Vec::new();
     let (whole, mut open_at_kills) = (plan.agents * plan.increments, 0);
     for kill in 0..plan.kills {
         // Somewhere in its share of the way.
         let (from, to) = (whole * kill / plan.kills, whole * (kill + 1) / plan.kills);
         let point = rng.random_range(from..to.max(from + 1));
-        while tally.added.load(Ordering::Relaxed) < point {
-            if let Some(ended) = agents.try_join_next() {
-                ended??;
+        let reached = tally.added.reach(point);
+        tokio::pin!(reached);
+        loop {
+            // Who gave up has failed the count: say so at once.
+            tokio::select! {
+                () = &mut reached => break,
+                Some(ended) = agents.join_next() => revs.extend(ended??),
             }
-            tokio::time::sleep(Duration::from_millis(1)).await;
         }
         tokio::time::sleep(Duration::from_micros(rng.random_range(0..5_000))).await;
         open_at_kills += tally.open.load(Ordering::Relaxed);
         server.kill().await?;
         server.restart().await?;
     }
-    let mut revs = Vec::new();
     while let Some(ended) = agents.join_next().await {
         revs.extend(ended??);
     }
@@ -149,7 +154,7 @@ async fn add(client: &Client, id: &str, times: u64, tally: &Tally) -> Result<Vec
         tally.open.fetch_sub(1, Ordering::Relaxed);
         revs.push(counted?.rev);
         tally.conflicts.fetch_add(tries - 1, Ordering::Relaxed);
-        tally.added.fetch_add(1, Ordering::Relaxed);
+        tally.added.add();
     }
     Ok(revs)
 }

@@ -20,6 +20,7 @@
 
 pub mod check;
 pub mod contexts;
+mod count;
 pub mod counter;
 pub mod disk;
 pub mod history;

@@ -161,12 +161,10 @@ impl Bed {
     /// Takes messages again, without a restart.
     async fn heals(&mut self) {
         let began = std::time::Instant::now();
-        loop {
-            match self.publish(Level::Synced).await {
-                Ok(()) => break,
-                Err(why) => assert!(began.elapsed() < HEALS_WITHIN, "not healed within {HEALS_WITHIN:?}: {why}"),
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
+        let mut tries = tokio::time::interval(Duration::from_millis(20));
+        while let Err(why) = self.publish(Level::Synced).await {
+            assert!(began.elapsed() < HEALS_WITHIN, "not healed within {HEALS_WITHIN:?}: {why}");
+            tries.tick().await;
         }
         println!("healed after {:?}", began.elapsed());
         for _ in 0..20 {

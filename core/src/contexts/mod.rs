@@ -17,7 +17,7 @@ pub use self::{
 };
 pub(crate) use self::{
     builder::{Filter, SpecParts as ContextParts},
-    watch::{WatchFrame, Wish},
+    watch::Wish,
 };
 use crate::{
     client::Handle,

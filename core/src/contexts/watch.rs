@@ -1,23 +1,22 @@
-//! A watch: one stream from the server after another, and one row of events for the caller.
+//! A watch of contexts.
 
-use std::{collections::VecDeque, fmt};
+use std::fmt;
 
-use acb_proto::v1::{WatchResponse, context_service_client::ContextServiceClient};
+use acb_proto::v1::{self, context_service_client::ContextServiceClient};
 use acb_types::limits;
-use tonic::{Request, Streaming};
+use tonic::{Request, Response, Status, Streaming};
 
 use super::{builder::Filter, model::Context};
 use crate::{
     client::Handle,
     connection::Link,
     convert,
-    error::{Error, Result},
-    retry::Schedule,
+    error::Result,
+    watching::{Seen, Watched, Watcher},
 };
 
 /// Largest gRPC message that is read.
 const FRAME_BYTES_MAX: usize = 4 << 20;
-const OPERATION: &str = "contexts.watch";
 
 /// What a watch brings.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,13 +54,6 @@ pub(crate) struct Wish {
     pub(crate) filter: Filter,
     pub(crate) after: u64,
     pub(crate) payload_bytes_max: u32,
-}
-
-/// One frame of the server.
-pub(crate) struct WatchFrame {
-    pub(crate) events: Vec<ContextEvent>,
-    pub(crate) revision: u64,
-    pub(crate) state_complete: bool,
 }
 
 /// A watch in the making. All conditions must hold; none watches all that the caller may see.
@@ -131,46 +123,59 @@ impl WatchBuilder {
     /// `revision_gap` with the detail `oldest_rev` when changes after [`Self::after`] are no longer kept: list what is there
     /// and watch from there. `too_many_streams`, `field_too_large`, `permission_denied`.
     pub async fn open(self) -> Result<ContextWatch> {
-        let schedule = self.core.options().retry.schedule();
-        let (synced, revision) = (self.wish.after != 0, self.wish.after);
-        let mut watch = ContextWatch {
-            core: self.core,
-            wish: self.wish,
-            stream: None,
-            pending: VecDeque::new(),
-            revision,
-            told: revision,
-            synced,
-            begun: false,
-            schedule,
-            over: false,
-        };
-        // The first frame shows that the server has taken it; before that, what is refused is told here.
-        watch.more().await?;
-        Ok(watch)
+        let after = self.wish.after;
+        Ok(ContextWatch(Watcher::open(self.core, self.wish, after).await?))
+    }
+}
+
+impl Watched for Wish {
+    type Request = v1::WatchRequest;
+    type Frame = v1::WatchResponse;
+    type Event = ContextEvent;
+
+    const OPERATION: &'static str = "contexts.watch";
+
+    fn request(&self, after: u64) -> v1::WatchRequest {
+        convert::watch(&Self { after, ..self.clone() })
+    }
+
+    async fn open(
+        core: &Handle,
+        link: &Link,
+        request: Request<v1::WatchRequest>,
+    ) -> Result<Response<Streaming<v1::WatchResponse>>, Status> {
+        ContextServiceClient::with_origin(link.channel.clone(), core.origin().clone())
+            .max_decoding_message_size(FRAME_BYTES_MAX + limits::CONTEXT_INLINE_BYTES_MAX)
+            .watch(request)
+            .await
+    }
+
+    fn read(frame: v1::WatchResponse) -> Result<Seen<ContextEvent>> {
+        convert::contexts_seen(Self::OPERATION, frame)
+    }
+
+    fn synced(revision: u64) -> ContextEvent {
+        ContextEvent::Synced(revision)
+    }
+
+    fn restarted() -> ContextEvent {
+        ContextEvent::Restarted
+    }
+
+    fn made_since(event: ContextEvent) -> ContextEvent {
+        match event {
+            ContextEvent::State(context) => ContextEvent::Created(context),
+            event => event,
+        }
     }
 }
 
 /// A watch that is open. Dropping it ends it.
-pub struct ContextWatch {
-    core: Handle,
-    wish: Wish,
-    stream: Option<(Link, Streaming<WatchResponse>)>,
-    pending: VecDeque<(u64, ContextEvent)>,
-    /// Up to here all frames came.
-    revision: u64,
-    /// Up to here all events were handed out.
-    told: u64,
-    synced: bool,
-    /// Whether events of a state that is not complete were taken.
-    begun: bool,
-    schedule: Schedule,
-    over: bool,
-}
+pub struct ContextWatch(Watcher<Wish>);
 
 impl fmt::Debug for ContextWatch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ContextWatch").field("revision", &self.told).finish_non_exhaustive()
+        f.debug_struct("ContextWatch").field("revision", &self.revision()).finish_non_exhaustive()
     }
 }
 
@@ -184,98 +189,12 @@ impl ContextWatch {
     /// # Cancel safety
     /// No event is lost.
     pub async fn next(&mut self) -> Option<Result<ContextEvent>> {
-        loop {
-            if let Some((revision, event)) = self.pending.pop_front() {
-                self.told = self.told.max(revision);
-                return Some(Ok(event));
-            }
-            self.told = self.revision;
-            if self.over {
-                return None;
-            }
-            if let Err(error) = self.more().await {
-                self.over = true;
-                self.stream = None;
-                return Some(Err(error));
-            }
-        }
+        self.0.next().await
     }
 
     /// The revision up to which everything was handed out; 0 before the state is complete. [`WatchBuilder::after`] takes it,
     /// also in another process.
     pub fn revision(&self) -> u64 {
-        if self.synced { self.told } else { 0 }
-    }
-
-    /// Takes one more frame.
-    async fn more(&mut self) -> Result<()> {
-        loop {
-            if self.stream.is_none() {
-                self.stream = Some(self.reopen().await?);
-            }
-            // It stays where it is during the wait: a caller who drops that finds it again.
-            let Some((link, stream)) = &mut self.stream else { continue };
-            let link = link.clone();
-            let error = match stream.message().await {
-                Ok(Some(frame)) => {
-                    self.schedule.reset();
-                    self.take(convert::watch_frame(OPERATION, frame)?);
-                    return Ok(());
-                }
-                Ok(None) => Error::new(crate::ErrorCode::ConnectionLost, OPERATION, "the stream ended"),
-                Err(status) => convert::error_from_status(OPERATION, &status),
-            };
-            self.stream = None;
-            self.core.after_stream_error(&link, &error, &mut self.schedule).await?;
-        }
-    }
-
-    fn take(&mut self, frame: WatchFrame) {
-        let before = self.revision;
-        for event in frame.events {
-            self.begun = true;
-            self.pending.push_back((
-                before,
-                match event {
-                    // A watch that was complete before anything ever changed has no revision to resume from: what its second
-                    // stream shows as the state was made since.
-                    ContextEvent::State(context) if self.synced => ContextEvent::Created(context),
-                    event => event,
-                },
-            ));
-        }
-        self.revision = self.revision.max(frame.revision);
-        if !self.synced && frame.state_complete {
-            self.synced = true;
-            self.pending.push_back((frame.revision, ContextEvent::Synced(frame.revision)));
-        } else if let Some((reached, _)) = self.pending.back_mut() {
-            *reached = self.revision;
-        }
-    }
-
-    /// Opens a stream from where the last one ended.
-    async fn reopen(&mut self) -> Result<(Link, Streaming<WatchResponse>)> {
-        loop {
-            let link = self.core.link().await.map_err(|e| e.with_operation(OPERATION))?;
-            let mut request = Request::new(convert::watch(&Wish { after: self.revision, ..self.wish.clone() }));
-            *request.metadata_mut() = self.core.metadata()?;
-            let mut client = ContextServiceClient::with_origin(link.channel.clone(), self.core.origin().clone())
-                .max_decoding_message_size(FRAME_BYTES_MAX + limits::CONTEXT_INLINE_BYTES_MAX);
-            match client.watch(request).await {
-                Ok(response) => {
-                    if self.begun && !self.synced {
-                        // What came of the state may have changed: it comes again, whole.
-                        self.begun = false;
-                        self.pending.clear();
-                        self.pending.push_back((0, ContextEvent::Restarted));
-                    }
-                    return Ok((link, response.into_inner()));
-                }
-                Err(status) => {
-                    let error = convert::error_from_status(OPERATION, &status);
-                    self.core.after_stream_error(&link, &error, &mut self.schedule).await?;
-                }
-            }
-        }
+        self.0.revision()
     }
 }

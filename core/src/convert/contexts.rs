@@ -8,10 +8,11 @@ use bytes::Bytes;
 
 use super::missing;
 use crate::{
-    contexts::{Context, ContextAccess, ContextEvent, ContextParts, ContextScope, Filter, WatchFrame, Wish},
+    contexts::{Context, ContextAccess, ContextEvent, ContextParts, ContextScope, Filter, Wish},
     error::Result,
     groups::{Group, GroupMember},
     time::millis,
+    watching::Seen,
 };
 
 fn scope(scope: Option<ContextScope>) -> i32 {
@@ -147,7 +148,7 @@ pub(crate) fn context(operation: &'static str, context: Option<v1::Context>) -> 
     })
 }
 
-pub(crate) fn watch_frame(operation: &'static str, frame: v1::WatchResponse) -> Result<WatchFrame> {
+pub(crate) fn contexts_seen(operation: &'static str, frame: v1::WatchResponse) -> Result<Seen<ContextEvent>> {
     let event = |event: v1::ContextEvent| {
         let c = context(operation, event.context)?;
         Ok(match v1::ContextEventKind::try_from(event.kind) {
@@ -161,7 +162,7 @@ pub(crate) fn watch_frame(operation: &'static str, frame: v1::WatchResponse) -> 
         })
     };
     let events = frame.events.into_iter().map(event).collect::<Result<_>>()?;
-    Ok(WatchFrame { events, revision: frame.revision, state_complete: frame.state_complete })
+    Ok(Seen { events, revision: frame.revision, state_complete: frame.state_complete })
 }
 
 // Groups.

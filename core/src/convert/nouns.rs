@@ -23,6 +23,7 @@ use crate::{
     publish::Published,
     subscriptions::{SubscriptionInfo, SubscriptionSpec},
     time::millis,
+    watching::Seen,
 };
 
 // Identity.
@@ -203,17 +204,21 @@ pub(crate) fn watch_agents(wish: &Wish, after: u64) -> v1::WatchAgentsRequest {
     }
 }
 
-/// An event; `None` for one of a kind that this version does not know.
-pub(crate) fn agent_event(operation: &'static str, event: v1::AgentEvent) -> Result<Option<AgentEvent>> {
-    let kind = event.kind();
-    let agent = agent(operation, event.agent)?;
-    Ok(Some(match kind {
-        v1::AgentEventKind::State => AgentEvent::State(agent),
-        v1::AgentEventKind::Changed => AgentEvent::Changed(agent),
-        v1::AgentEventKind::Left => AgentEvent::Left(agent.spec.id),
-        v1::AgentEventKind::Presence => AgentEvent::Presence(agent),
-        v1::AgentEventKind::Unspecified => return Ok(None),
-    }))
+pub(crate) fn agents_seen(operation: &'static str, frame: v1::WatchAgentsResponse) -> Result<Seen<AgentEvent>> {
+    let event = |event: v1::AgentEvent| {
+        let kind = event.kind();
+        let agent = agent(operation, event.agent)?;
+        Ok(Some(match kind {
+            v1::AgentEventKind::State => AgentEvent::State(agent),
+            v1::AgentEventKind::Changed => AgentEvent::Changed(agent),
+            v1::AgentEventKind::Left => AgentEvent::Left(agent.spec.id),
+            v1::AgentEventKind::Presence => AgentEvent::Presence(agent),
+            // Of a kind that this version does not know.
+            v1::AgentEventKind::Unspecified => return Ok(None),
+        }))
+    };
+    let events = frame.events.into_iter().filter_map(|e| event(e).transpose()).collect::<Result<_>>()?;
+    Ok(Seen { events, revision: frame.revision, state_complete: frame.state_complete })
 }
 
 pub(crate) fn discover(q: &Query, page_size: u32, page_token: String) -> v1::DiscoverAgentsRequest {

@@ -3,25 +3,20 @@
 //! The program is `$ACB_SERVER_BIN`, or `target/debug/acb-server`, which must be built before: a test that is passed over in
 //! silence proves nothing.
 
-use std::{
-    path::PathBuf,
-    process::Stdio,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::Duration,
-};
+use std::{path::PathBuf, process::Stdio, time::Duration};
 
 use acb_sdk::{Client, ClientBuilder, Credentials};
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
     net::{TcpListener, TcpStream},
     process::{Child, Command},
-    sync::broadcast,
+    sync::{broadcast, watch},
 };
 
 use crate::peer::soon;
+
+/// Between two looks of [`found`].
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
 /// A running server.
 pub(crate) struct Bus {
@@ -104,12 +99,26 @@ async fn run(program: &PathBuf, folder: &tempfile::TempDir, port: u16) -> (Child
     (child, port)
 }
 
+/// Looks until there is what was looked for: for what only the server knows.
+pub(crate) async fn found<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
+    soon(what, async {
+        let mut looks = tokio::time::interval(LOOK_AGAIN);
+        loop {
+            looks.tick().await;
+            if let Some(found) = look().await {
+                return found;
+            }
+        }
+    })
+    .await
+}
+
 /// Forwards to a server, and cuts.
 pub(crate) struct Proxy {
     pub(crate) port: u16,
     cuts: broadcast::Sender<()>,
     /// Bytes that went up so far, over all connections.
-    up: Arc<AtomicU64>,
+    up: watch::Receiver<u64>,
 }
 
 impl Proxy {
@@ -117,12 +126,12 @@ impl Proxy {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let own = listener.local_addr().unwrap().port();
         let (cuts, _) = broadcast::channel(16);
-        let up = Arc::new(AtomicU64::new(0));
-        let (cut, counted) = (cuts.clone(), Arc::clone(&up));
+        let (counted, up) = watch::channel(0);
+        let cut = cuts.clone();
         tokio::spawn(async move {
             while let Ok((near, _)) = listener.accept().await {
                 near.set_nodelay(true).unwrap();
-                let (mut cut, counted) = (cut.subscribe(), Arc::clone(&counted));
+                let (mut cut, counted) = (cut.subscribe(), counted.clone());
                 tokio::spawn(async move {
                     let Ok(far) = TcpStream::connect(("127.0.0.1", port)).await else { return };
                     far.set_nodelay(true).unwrap();
@@ -146,13 +155,9 @@ impl Proxy {
 
     /// Waits until so many more bytes have gone up.
     pub(crate) async fn after(&self, bytes: u64) {
-        let wanted = self.up.load(Ordering::Relaxed) + bytes;
-        soon("bytes to go up", async {
-            while self.up.load(Ordering::Relaxed) < wanted {
-                tokio::time::sleep(Duration::from_micros(200)).await;
-            }
-        })
-        .await;
+        let mut up = self.up.clone();
+        let wanted = *up.borrow() + bytes;
+        soon("bytes to go up", up.wait_for(|up| *up >= wanted)).await.unwrap();
     }
 }
 
@@ -160,7 +165,7 @@ impl Proxy {
 async fn pump(
     mut from: tokio::net::tcp::OwnedReadHalf,
     mut to: tokio::net::tcp::OwnedWriteHalf,
-    counted: Option<&AtomicU64>,
+    counted: Option<&watch::Sender<u64>>,
 ) {
     let mut piece = [0; 997];
     while let Ok(read @ 1..) = from.read(&mut piece).await {
@@ -168,7 +173,7 @@ async fn pump(
             return;
         }
         if let Some(counted) = counted {
-            counted.fetch_add(read as u64, Ordering::Relaxed);
+            counted.send_modify(|up| *up += read as u64);
         }
     }
 }

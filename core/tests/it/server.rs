@@ -6,7 +6,7 @@ use acb_sdk::{AgentStatus, DeliveryState, Durability, ErrorCode, Message, StartA
 use tokio::sync::mpsc;
 
 use crate::{
-    bus::{Bus, Proxy, builder},
+    bus::{Bus, Proxy, builder, found},
     peer::soon,
 };
 
@@ -67,15 +67,8 @@ async fn messages_are_stored_delivered_settled_and_die() {
     let status = client.messages().status(stored.id).await.unwrap();
     assert_eq!(status.subscriptions[0].state, DeliveryState::Acked);
     next(&mut jobs).await.nack(None, "cannot do this").unwrap();
-    let dead = soon("the dead letter", async {
-        loop {
-            if let Some(letter) = client.dead_letters().list("jobs").next().await {
-                break letter.unwrap();
-            }
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    })
-    .await;
+    let letter = async || client.dead_letters().list("jobs").next().await;
+    let dead = found("the dead letter", letter).await.unwrap();
     assert_eq!((dead.message_id, dead.last_error.as_str(), dead.attempts), (written.id, "cannot do this", 1));
     assert_eq!(client.dead_letters().get(dead.id).await.unwrap().message.payload, "2");
     client.dead_letters().redrive(dead.id).await.unwrap();
@@ -251,19 +244,22 @@ async fn a_killed_server_loses_nothing_that_was_acknowledged() {
     let port = bus.port;
     let client = bus.builder("publisher").publish_window(256, 1 << 20).connect().await.unwrap();
     let publisher = client.messages().publisher("cut.t").build().unwrap();
+    let (given, mut published) = tokio::sync::watch::channel(0);
     let publishing = tokio::spawn(async move {
         let mut seqs = HashSet::new();
         let mut open = Vec::new();
         for n in 0..20_000u64 {
             open.push(publisher.publish(n.to_string()).await.unwrap());
+            given.send_replace(n);
         }
         for receipt in open {
             assert!(seqs.insert(soon("a receipt", receipt).await.unwrap().id.seq));
         }
         seqs
     });
-    for _ in 0..3 {
-        tokio::time::sleep(Duration::from_millis(60)).await;
+    for kill in 1..=3 {
+        // The window is full then: there is always something under way.
+        soon("messages to be published", published.wait_for(|n| *n >= kill * 4000)).await.unwrap();
         bus.kill_and_restart().await;
         assert_eq!(bus.port, port);
     }
@@ -294,15 +290,10 @@ async fn a_cut_consumer_misses_nothing_and_repeats_nothing_while_its_leases_hold
         }
     }
     drop(work);
-    let info = soon("the last acks", async {
-        loop {
-            let info = client.subscriptions().get("work").await.unwrap();
-            if info.floor_seq == info.next_seq {
-                break info;
-            }
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    })
-    .await;
+    let settled = async || {
+        let info = client.subscriptions().get("work").await.unwrap();
+        (info.floor_seq == info.next_seq).then_some(info)
+    };
+    let info = found("the last acks", settled).await;
     assert_eq!(info.dead_letters, 0);
 }

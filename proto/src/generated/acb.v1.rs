@@ -1803,9 +1803,13 @@ pub struct WatchAgentsResponse {
     /// The state first, by id.
     #[prost(message, repeated, tag = "1")]
     pub events: ::prost::alloc::vec::Vec<AgentEvent>,
-    /// All registrations, updates and departures up to here were sent. 0 until the state is complete.
+    /// All registrations, updates and departures up to here were sent. 0 until the state is complete, and in a tenant where nothing
+    /// ever changed: resume from it only when it is set.
     #[prost(uint64, tag = "2")]
     pub revision: u64,
+    /// Whether the state was sent, all of it; so from the beginning with `after_rev`.
+    #[prost(bool, tag = "3")]
+    pub state_complete: bool,
 }
 /// AgentStatus is whether an agent is there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]

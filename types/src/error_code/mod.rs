@@ -255,6 +255,14 @@ mod tests {
     }
 
     #[test]
+    fn each_variant_has_its_own_row() {
+        for &code in ErrorCode::ALL {
+            let words = code.name().split('_').map(|word| word[..1].to_uppercase() + &word[1..]);
+            assert_eq!(format!("{code:?}"), words.collect::<String>());
+        }
+    }
+
+    #[test]
     fn a_retry_hint_goes_with_what_is_retryable() {
         for &code in ErrorCode::ALL {
             assert_eq!(code.retryable(), code.retry_after().is_some(), "{code}");

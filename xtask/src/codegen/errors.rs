@@ -109,23 +109,28 @@ fn table(codes: &[Code]) -> Result<String> {
     for code in codes {
         writeln!(out, "        Self::{},", code.variant())?;
     }
-    out.push_str("    ];\n\n    pub(super) fn row(self) -> &'static Row {\n        match self {\n");
-    for (at, code) in codes.iter().enumerate() {
-        writeln!(out, "            Self::{} => &ROWS[{at}],", code.variant())?;
-    }
-    writeln!(out, "        }}\n    }}\n}}\n\nstatic ROWS: [Row; {}] = [", codes.len())?;
+    // A row has the place of its variant: both are written in one order, here.
+    write!(
+        out,
+        "    ];\n\n    pub(super) fn row(self) -> &'static Row {{\n        &ROWS[self as usize]\n    }}\n}}\n\n\
+         static ROWS: [Row; {}] = [\n",
+        codes.len()
+    )?;
     for code in codes {
-        writeln!(out, "    Row {{")?;
-        writeln!(out, "        name: {:?},", code.name)?;
-        writeln!(out, "        number: {},", code.number)?;
-        writeln!(out, "        kind: ErrorKind::{},", code.kind)?;
-        writeln!(out, "        retryable: {},", code.retryable)?;
-        writeln!(out, "        retry_after_ms: {:?},", code.retry_after_ms)?;
-        writeln!(out, "        grpc: {},", code.grpc_number().unwrap_or_default())?;
-        writeln!(out, "        http: {},", code.http)?;
-        writeln!(out, "        meaning: {:?},", code.meaning)?;
-        writeln!(out, "        action: {:?},", code.action)?;
-        writeln!(out, "    }},")?;
+        writeln!(
+            out,
+            "    Row {{ name: {:?}, number: {}, kind: ErrorKind::{}, retryable: {}, retry_after_ms: {:?}, grpc: {}, http: {}, \
+             meaning: {:?}, action: {:?} }},",
+            code.name,
+            code.number,
+            code.kind,
+            code.retryable,
+            code.retry_after_ms,
+            code.grpc_number().unwrap_or_default(),
+            code.http,
+            code.meaning,
+            code.action
+        )?;
     }
     out.push_str("];\n");
     Ok(out)

@@ -5,13 +5,17 @@ use std::sync::Arc;
 use acb_ports::metadata::{AgentFilter, ContextFilter};
 use acb_types::{AgentId, ErrorCode, TenantId, limits};
 use ahash::AHashMap;
+use futures_core::Stream;
 use parking_lot::Mutex;
 use prometheus_client::metrics::gauge::Gauge;
 
 use super::{App, OpContext};
 use crate::{
-    changes::agent_watch::{AgentFrame, AgentWatch, AgentWatchDeps, AgentWish},
-    changes::context_watch::{ContextWatch, WatchDeps, WatchFrame, WatchWish},
+    changes::{
+        Watch,
+        agent_watch::{AgentWatch, AgentWatchDeps, AgentWish},
+        context_watch::{ContextWatch, WatchDeps, WatchWish},
+    },
     domain::context as rules,
     error::AppError,
 };
@@ -60,41 +64,25 @@ impl Drop for Slot {
 
 /// A watch that counts as open until it is dropped.
 #[derive(Debug)]
-pub struct OpenWatch {
-    watch: ContextWatch,
+pub struct OpenWatch<W> {
+    watch: W,
     events: prometheus_client::metrics::counter::Counter,
     _slot: Slot,
 }
 
-impl OpenWatch {
-    /// As [`ContextWatch::next`].
-    ///
-    /// # Errors
-    /// As there.
-    pub async fn next(&mut self) -> Result<WatchFrame, AppError> {
-        let frame = self.watch.next().await?;
-        self.events.inc_by(frame.events.len() as u64);
-        Ok(frame)
-    }
-}
-
-/// A watch of agents that counts as open until it is dropped.
-#[derive(Debug)]
-pub struct OpenAgentWatch {
-    watch: AgentWatch,
-    events: prometheus_client::metrics::counter::Counter,
-    _slot: Slot,
-}
-
-impl OpenAgentWatch {
-    /// As [`AgentWatch::next`].
-    ///
-    /// # Errors
-    /// As there.
-    pub async fn next(&mut self) -> Result<AgentFrame, AppError> {
-        let frame = self.watch.next().await?;
-        self.events.inc_by(frame.events.len() as u64);
-        Ok(frame)
+impl<W: Watch> OpenWatch<W> {
+    /// Its frames; an error is the last.
+    pub fn frames(self) -> impl Stream<Item = Result<W::Frame, AppError>> + Send {
+        futures_util::stream::unfold(Some(self), |open| async move {
+            let mut open = open?;
+            Some(match open.watch.next().await {
+                Ok(frame) => {
+                    open.events.inc_by(W::events(&frame) as u64);
+                    (Ok(frame), Some(open))
+                }
+                Err(error) => (Err(error), None),
+            })
+        })
     }
 }
 
@@ -110,7 +98,7 @@ impl App {
         agent: Option<AgentId>,
         filter: AgentFilter,
         after: Option<u64>,
-    ) -> Result<OpenAgentWatch, AppError> {
+    ) -> Result<OpenWatch<AgentWatch>, AppError> {
         let p = ctx.principal();
         crate::domain::agent::check_filter(&filter)?;
         let metrics = self.deps.metrics.tenant(&p.tenant);
@@ -123,7 +111,7 @@ impl App {
         };
         let wish = AgentWish { session: Arc::clone(&ctx.session), agent, filter, after };
         let watch = AgentWatch::open(deps, wish, |at| self.deps.changes.follow(&p.tenant, at)).await?;
-        Ok(OpenAgentWatch { watch, events: metrics.watch_events, _slot: slot })
+        Ok(OpenWatch { watch, events: metrics.watch_events, _slot: slot })
     }
 
     /// Opens a watch of contexts: from a revision on, or with the state first.
@@ -136,7 +124,7 @@ impl App {
         filter: ContextFilter,
         after: Option<u64>,
         payload_bytes_max: usize,
-    ) -> Result<OpenWatch, AppError> {
+    ) -> Result<OpenWatch<ContextWatch>, AppError> {
         let p = ctx.principal();
         rules::check_filter(&filter)?;
         rules::check_payload_bytes_max(payload_bytes_max)?;

@@ -174,13 +174,7 @@ impl Authenticator {
 }
 
 fn still_good(session: Arc<AuthSession>, now: Timestamp) -> Result<Arc<AuthSession>, AppError> {
-    if session.is_revoked() {
-        Err(AppError::of(ErrorCode::TokenRevoked))
-    } else if now >= session.expires_at {
-        Err(AppError::of(ErrorCode::TokenExpired))
-    } else {
-        Ok(session)
-    }
+    session.check(now).map(|()| session)
 }
 
 fn bearer(value: &str) -> Option<&str> {

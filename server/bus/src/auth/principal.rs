@@ -191,6 +191,20 @@ impl AuthSession {
         Self { principal, expires_at, revoked }
     }
 
+    /// Whether it may go on.
+    ///
+    /// # Errors
+    /// `token_revoked`, `token_expired`.
+    pub fn check(&self, now: Timestamp) -> Result<(), AppError> {
+        if self.is_revoked() {
+            Err(AppError::of(ErrorCode::TokenRevoked))
+        } else if now >= self.expires_at {
+            Err(AppError::of(ErrorCode::TokenExpired))
+        } else {
+            Ok(())
+        }
+    }
+
     /// Whether its token family was taken back. One relaxed load: asked with every batch.
     pub fn is_revoked(&self) -> bool {
         self.revoked.load(Relaxed)

@@ -16,7 +16,7 @@ use acb_types::{AgentId, ErrorCode, limits};
 use tokio::sync::broadcast::{self, error::RecvError};
 use tokio_util::sync::CancellationToken;
 
-use super::{Follower, Next};
+use super::{Follower, Next, Watch};
 use crate::{
     auth::AuthSession,
     error::AppError,
@@ -59,6 +59,8 @@ pub struct AgentFrame {
     pub events: Vec<AgentEvent>,
     /// All of the registry up to here was sent; 0 while the state is not complete.
     pub revision: u64,
+    /// Whether the state was sent, all of it.
+    pub state_complete: bool,
 }
 
 /// What a watch stands on.
@@ -122,6 +124,20 @@ impl fmt::Debug for AgentWatch {
     }
 }
 
+impl Watch for AgentWatch {
+    type Frame = AgentFrame;
+
+    /// # Errors
+    /// `token_expired`, `token_revoked`, `revision_gap`, `going_away`.
+    fn next(&mut self) -> impl Future<Output = Result<AgentFrame, AppError>> + Send {
+        self.next_frame()
+    }
+
+    fn events(frame: &AgentFrame) -> usize {
+        frame.events.len()
+    }
+}
+
 impl AgentWatch {
     /// Opens a watch. `follow` gives a place in the tenant's changes.
     ///
@@ -160,13 +176,9 @@ impl AgentWatch {
         })
     }
 
-    /// The next frame; one without events when nothing happened for a while.
-    ///
-    /// # Errors
-    /// `token_expired`, `token_revoked`, `revision_gap`, `going_away`; the watch is over then.
-    pub async fn next(&mut self) -> Result<AgentFrame, AppError> {
+    async fn next_frame(&mut self) -> Result<AgentFrame, AppError> {
         loop {
-            self.check_session()?;
+            self.session.check(self.deps.clock.now().wall)?;
             if !self.pending.is_empty() {
                 return Ok(self.frame());
             }
@@ -178,16 +190,6 @@ impl AgentWatch {
                 return Ok(frame);
             }
         }
-    }
-
-    fn check_session(&self) -> Result<(), AppError> {
-        if self.session.is_revoked() {
-            return Err(AppError::of(ErrorCode::TokenRevoked));
-        }
-        if self.session.expires_at <= self.deps.clock.now().wall {
-            return Err(AppError::of(ErrorCode::TokenExpired));
-        }
-        Ok(())
     }
 
     fn wants(&self, row: &AgentRow) -> bool {
@@ -266,7 +268,7 @@ impl AgentWatch {
                 Ok(None)
             }
             () = self.deps.clock.sleep_until(until) => {
-                self.check_session()?;
+                self.session.check(self.deps.clock.now().wall)?;
                 Ok(Some(self.frame()))
             }
         }
@@ -317,6 +319,8 @@ impl AgentWatch {
             self.sent = self.reached;
         }
         self.heartbeat_at_ms = self.deps.clock.now().mono_after(limits::WATCH_HEARTBEAT);
-        AgentFrame { events, revision: self.sent }
+        let in_state = matches!(self.phase, Phase::Listing { kind: AgentEventKind::State, .. });
+        let state_pending = self.pending.front().is_some_and(|event| event.kind == AgentEventKind::State);
+        AgentFrame { events, revision: self.sent, state_complete: !in_state && !state_pending }
     }
 }

@@ -18,7 +18,7 @@ use acb_types::{ContextId, ErrorCode, GroupName, TenantId, limits};
 use bytes::Bytes;
 use tokio_util::sync::CancellationToken;
 
-use super::{Follower, Next};
+use super::{Follower, Next, Watch};
 use crate::{
     auth::{AuthSession, Role, Roles},
     domain::context::{ContextVerb, Verdict, decide},
@@ -143,6 +143,20 @@ impl std::fmt::Debug for ContextWatch {
     }
 }
 
+impl Watch for ContextWatch {
+    type Frame = WatchFrame;
+
+    /// # Errors
+    /// `token_expired`, `token_revoked`, `revision_gap`, `slow_down`, `going_away`.
+    fn next(&mut self) -> impl Future<Output = Result<WatchFrame, AppError>> + Send {
+        self.next_frame()
+    }
+
+    fn events(frame: &WatchFrame) -> usize {
+        frame.events.len()
+    }
+}
+
 impl ContextWatch {
     /// Opens a watch. `follow` gives a place in the tenant's changes.
     ///
@@ -208,13 +222,9 @@ impl ContextWatch {
         &self.session.principal.tenant
     }
 
-    /// The next frame; one without events when nothing happened for a while.
-    ///
-    /// # Errors
-    /// `token_expired`, `token_revoked`, `revision_gap`, `slow_down`, `going_away`; the watch is over then.
-    pub async fn next(&mut self) -> Result<WatchFrame, AppError> {
+    async fn next_frame(&mut self) -> Result<WatchFrame, AppError> {
         loop {
-            self.check_session()?;
+            self.session.check(self.deps.clock.now().wall)?;
             if !self.pending.is_empty() {
                 return Ok(self.frame());
             }
@@ -233,16 +243,6 @@ impl ContextWatch {
                 }
             }
         }
-    }
-
-    fn check_session(&self) -> Result<(), AppError> {
-        if self.session.is_revoked() {
-            return Err(AppError::of(ErrorCode::TokenRevoked));
-        }
-        if self.session.expires_at <= self.deps.clock.now().wall {
-            return Err(AppError::of(ErrorCode::TokenExpired));
-        }
-        Ok(())
     }
 
     /// Reads a page of the state. Answers with the frame that ends it, if that has no events.
@@ -295,7 +295,7 @@ impl ContextWatch {
             () = self.deps.drain.cancelled() => return Err(AppError::of(ErrorCode::GoingAway)),
             next = self.follower.next() => next?,
             () = self.deps.clock.sleep_until(until) => {
-                self.check_session()?;
+                self.session.check(self.deps.clock.now().wall)?;
                 self.caught_up = true;
                 return Ok(Some(self.frame()));
             }

@@ -13,6 +13,7 @@ pub mod context_watch;
 use std::{
     collections::{HashMap, VecDeque},
     fmt,
+    future::Future,
     sync::{Arc, Weak},
 };
 
@@ -32,6 +33,21 @@ const RING_CHANGES_MAX: usize = 4096;
 const RING_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Changes that are read or handed out at once.
 const BATCH: u32 = 256;
+
+/// A watch that is open.
+pub trait Watch: Send {
+    /// Events that go out together.
+    type Frame: Send;
+
+    /// The next frame; one without events when nothing happened for a while. The watch is over after an error.
+    ///
+    /// # Errors
+    /// What ends it.
+    fn next(&mut self) -> impl Future<Output = Result<Self::Frame, AppError>> + Send;
+
+    /// How many events a frame has.
+    fn events(frame: &Self::Frame) -> usize;
+}
 
 /// The feeds of all tenants that somebody follows.
 pub struct Changes {

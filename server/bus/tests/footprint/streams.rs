@@ -64,10 +64,11 @@ async fn connect(server: &Server) -> Client {
 async fn highest<T>(server: &Server, work: impl Future<Output = T>) -> (T, u64) {
     let mut highest = resident(server);
     let mut work = std::pin::pin!(work);
+    let mut looks = tokio::time::interval(Duration::from_millis(20));
     loop {
         tokio::select! {
             done = &mut work => return (done, highest.max(resident(server))),
-            () = tokio::time::sleep(Duration::from_millis(20)) => highest = highest.max(resident(server)),
+            _ = looks.tick() => highest = highest.max(resident(server)),
         }
     }
 }

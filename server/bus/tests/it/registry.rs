@@ -351,6 +351,18 @@ async fn a_watch_sends_the_state_and_then_what_changes_and_goes_on_from_a_revisi
 }
 
 #[tokio::test]
+async fn a_watch_where_nothing_ever_changed_says_that_its_state_is_complete() {
+    let server = Setup::dev().start().await;
+    let bus = server.dev("default", "anonymous");
+    let mut watch = bus.agents().watch_agents(v1::WatchAgentsRequest::default()).await.unwrap().into_inner();
+    let first = watch.message().await.unwrap().unwrap();
+    assert_eq!((first.events.len(), first.revision, first.state_complete), (0, 0, true));
+    bus.register(spec("anonymous")).await.unwrap();
+    let next = watch.message().await.unwrap().unwrap();
+    assert_eq!((next.events[0].kind(), next.revision, next.state_complete), (Kind::Changed, 1, true));
+}
+
+#[tokio::test]
 async fn two_tenants_with_one_id_are_two_agents() {
     let server = Setup::dev().start().await;
     let (one, two) = (server.dev("one", "planner"), server.dev("two", "planner"));

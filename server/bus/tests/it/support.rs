@@ -392,13 +392,14 @@ pub(crate) async fn wait_until<T: fmt::Debug, F: Future<Output = T>>(
     holds: impl Fn(&T) -> bool,
 ) -> T {
     let started = std::time::Instant::now();
+    let mut looks = tokio::time::interval(Duration::from_millis(5));
     loop {
+        looks.tick().await;
         let seen = look().await;
         if holds(&seen) {
             return seen;
         }
         assert!(started.elapsed() < Duration::from_secs(10), "{what}: last seen {seen:?}");
-        tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
 

@@ -258,9 +258,10 @@ async fn a_quiet_watch_says_every_10_s_how_far_it_is() {
         crate::support::wait_until("the watch sleeps", || async { server.clock.sleepers() }, |n| *n > 0).await;
         let frame = tokio::join!(watch.frame(), async {
             // As often as it takes: the watch may set its alarm after the first.
+            let mut looks = tokio::time::interval(Duration::from_millis(5));
             for _ in 0..200 {
+                looks.tick().await;
                 server.advance(Duration::from_millis(500));
-                tokio::time::sleep(Duration::from_millis(5)).await;
             }
         });
         assert!(frame.0.unwrap().is_empty());
@@ -382,9 +383,11 @@ async fn watchers_that_join_at_random_see_every_revision_once_and_in_order() {
     const WATCHERS: usize = 12;
     let server = Setup::dev().start().await;
     let done = Arc::new(AtomicBool::new(false));
+    let (wrote, written) = tokio::sync::watch::channel(0);
     let writers: Vec<_> = (0..WRITERS)
         .map(|w| {
             let client = server.dev("default", &format!("writer-{w}"));
+            let wrote = wrote.clone();
             tokio::spawn(async move {
                 // Contexts of its own in turn, some of which come and go; and one that all write over each other.
                 let public = |key: &str| v1::ContextSpec { scope: v1::ContextScope::Public as i32, ..spec(key) };
@@ -393,6 +396,7 @@ async fn watchers_that_join_at_random_see_every_revision_once_and_in_order() {
                 while writes < EACH {
                     row = update(&client, payload_update(&row, &writes.to_string())).await.unwrap();
                     writes += 1;
+                    wrote.send_modify(|all| *all += 1);
                     if writes % 50 == 0 && writes + 2 < EACH {
                         delete(&client, &row.id, row.rev).await.unwrap();
                         row = share(&client, public(&format!("even-{}/{w}", w % 2)), "again").await.unwrap();
@@ -405,10 +409,11 @@ async fn watchers_that_join_at_random_see_every_revision_once_and_in_order() {
     let watchers: Vec<_> = (0..WATCHERS)
         .map(|n| {
             let client = server.dev("default", &format!("watcher-{n}"));
-            let done = Arc::clone(&done);
+            let (done, mut written) = (Arc::clone(&done), written.clone());
             let prefix = ["", "even-0/", "even-1/"][n % 3];
             tokio::spawn(async move {
-                tokio::time::sleep(Duration::from_millis(n as u64 * 150)).await;
+                // At random for what is written: the writers run free.
+                written.wait_for(|all| *all >= n * WRITERS * EACH / (2 * WATCHERS)).await.unwrap();
                 let request = v1::WatchRequest { key_prefix: prefix.to_owned(), ..Default::default() };
                 let mut watch = Watch::open(&client, request).await.unwrap();
                 // What the watcher knows of each context: its revision.
@@ -446,9 +451,10 @@ async fn watchers_that_join_at_random_see_every_revision_once_and_in_order() {
     let clock = Arc::clone(&server.clock);
     // Watches of a part end with a heartbeat.
     let beat = tokio::spawn(async move {
+        let mut beats = tokio::time::interval(Duration::from_millis(50));
         loop {
+            beats.tick().await;
             clock.advance(Duration::from_secs(10));
-            tokio::time::sleep(Duration::from_millis(50)).await;
         }
     });
     let client = server.dev("default", "judge");

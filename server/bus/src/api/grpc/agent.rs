@@ -10,6 +10,7 @@ use acb_ports::metadata::{AgentCapability, AgentFilter, AgentSpec, AgentUpdate, 
 use acb_proto::v1;
 use acb_types::{AgentId, Capability, ErrorCode, Incarnation, limits};
 use futures_core::Stream;
+use futures_util::TryStreamExt;
 use tonic::{Request, Response, Status};
 
 use super::call::Grpc;
@@ -111,14 +112,7 @@ impl v1::agent_registry_server::AgentRegistry for Grpc {
                 ..AgentFilter::default()
             };
             let watch = app.agent_watch(&ctx, agent, filter, (r.after_rev != 0).then_some(r.after_rev)).await?;
-            Ok(futures_util::stream::unfold(Some(watch), |watch| async move {
-                let mut watch = watch?;
-                Some(match watch.next().await {
-                    Ok(frame) => (Ok(frame_out(frame)), Some(watch)),
-                    // A watch ends with its error.
-                    Err(error) => (Err(error), None),
-                })
-            }))
+            Ok(watch.frames().map_ok(frame_out))
         })
         .await
     }
@@ -140,7 +134,11 @@ fn frame_out(frame: AgentFrame) -> v1::WatchAgentsResponse {
             },
         }),
     };
-    v1::WatchAgentsResponse { events: frame.events.into_iter().map(event_out).collect(), revision: frame.revision }
+    v1::WatchAgentsResponse {
+        events: frame.events.into_iter().map(event_out).collect(),
+        revision: frame.revision,
+        state_complete: frame.state_complete,
+    }
 }
 
 /// What an agent says that it is doing; nothing when it does not.

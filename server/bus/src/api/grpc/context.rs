@@ -13,6 +13,7 @@ use acb_proto::v1;
 use acb_types::{ContextId, ErrorCode, limits};
 use bytes::Bytes;
 use futures_core::Stream;
+use futures_util::TryStreamExt;
 use tonic::{Request, Response, Status};
 
 use super::call::Grpc;
@@ -142,14 +143,7 @@ impl v1::context_service_server::ContextService for Grpc {
         self.call_stream(Verb::WatchContexts, request, |(app, ctx, r)| async move {
             let (filter, after, payload_bytes_max) = watch_in(r)?;
             let watch = app.context_watch(&ctx, filter, after, payload_bytes_max).await?;
-            Ok(futures_util::stream::unfold(Some(watch), |watch| async move {
-                let mut watch = watch?;
-                Some(match watch.next().await {
-                    Ok(frame) => (Ok(frame_out(frame)), Some(watch)),
-                    // A watch ends with its error.
-                    Err(error) => (Err(error), None),
-                })
-            }))
+            Ok(watch.frames().map_ok(frame_out))
         })
         .await
     }
