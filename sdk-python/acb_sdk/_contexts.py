@@ -81,14 +81,16 @@ class Contexts:
         version: str | None = None,
         timeout: float | None = None,
     ) -> SharedContext:
-        """Shares a new context of at most 1 MiB under a key; an empty key gives it none. Larger ones are for ``upload``.
+        """Shares a new context under a key; an empty key gives it none.
+
+        A payload above 256 KiB is streamed, in chunks that resume. What does not fit into memory is for ``upload``.
 
         It is private unless ``shares`` names agents (each may ``"read"`` or ``"write"``), ``groups`` names groups, or
         ``scope`` is ``"public"``. ``ttl`` is its life in seconds, for ever without it; ``version`` is semantic, ``0.1.0``
         at first. Repeats itself safely after a broken connection; with a ``context_id`` of one's own (a UUIDv7) the whole
         call can be repeated.
 
-        Raises ``context_exists`` for a key that is taken, ``context_too_large``, ``group_not_found``, ``storage_full``.
+        Raises ``context_exists`` for a key that is taken, ``group_not_found``, ``storage_full``.
         """
         body, media = encode(payload, content_type)
         fields = given(
@@ -142,7 +144,7 @@ class Contexts:
         after a broken connection, and done once; by an ``idempotency_key`` also by who repeats the whole call.
 
         Raises ``revision_conflict`` with the detail ``rev`` when somebody was faster, ``missing_field`` without
-        ``if_rev`` and ``force``, ``context_not_found``, ``permission_denied``, ``context_too_large``.
+        ``if_rev`` and ``force``, ``context_not_found``, ``permission_denied``.
         """
         body = None if payload is None else encode(payload)[0]
         fields = given(
@@ -285,8 +287,8 @@ class Contexts:
         """Uploads a context of any size: a file by its path (a ``str`` is a path), bytes, or what a file object gives.
 
         In chunks of ``chunk_bytes`` (256 KiB to 8 MiB, 1 MiB by default), each with its SHA-256, ``window_bytes`` of them
-        (16 MiB by default) on their way at once, which is also what is kept in memory. Goes on by itself over broken
-        connections and restarts of the server. With a ``resume_file``, and a path, another process goes on where this one
+        (16 MiB by default) on their way at once, which is also what is kept in memory; what is at most 256 KiB goes in one
+        call. Goes on by itself over broken connections and restarts of the server. With a ``resume_file``, and a path, another process goes on where this one
         was stopped, when it is given the same two files; it is removed at the end.
 
         ``update`` makes a new revision of a context, if it is still at ``if_rev`` when all is there, or by ``force``.

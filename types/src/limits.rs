@@ -147,6 +147,8 @@ pub const CALLS_PER_MINUTE: u32 = 1000;
 
 /// Largest payload of a context that is not streamed.
 pub const CONTEXT_INLINE_BYTES_MAX: usize = 1_048_576;
+/// Largest content that clients send in one call; what is larger they stream by themselves.
+pub const CONTEXT_ONE_CALL_BYTES: usize = 262_144;
 /// Largest payload that stands in a context's row; above it the row names a blob.
 pub const CONTEXT_INLINE_ROW_BYTES: usize = 16 * 1024;
 /// Revisions of a context that are kept.
@@ -449,6 +451,11 @@ pub const TABLE: &[Limit] = &[
         "context_inline_bytes",
         fixed(CONTEXT_INLINE_BYTES_MAX),
         "Payload of a context that is not streamed. Above it: `context_too_large`.",
+    ),
+    bytes(
+        "context_one_call_bytes",
+        fixed(CONTEXT_ONE_CALL_BYTES),
+        "Content that clients send in one call. They stream by themselves what is larger.",
     ),
     bytes(
         "context_inline_row_bytes",

@@ -11,11 +11,14 @@ use acb_proto::v1::context_service_client::ContextServiceClient;
 use acb_types::{ContextId, limits};
 use bytes::Bytes;
 
-use super::model::{Context, ContextAccess, ContextPage, ContextScope, SharedContext, UpdatedContext};
+use super::{
+    model::{Context, ContextAccess, ContextPage, ContextScope, SharedContext, UpdatedContext},
+    write,
+};
 use crate::{
     client::Handle,
     convert,
-    error::{Error, ErrorCode, Result},
+    error::Result,
     idempotency::IdempotencyKey,
     pages::{Page, Pages},
     retry::Safety,
@@ -50,16 +53,6 @@ pub(crate) struct SpecParts {
     pub(crate) metadata: BTreeMap<String, String>,
     pub(crate) ttl: Option<Duration>,
     pub(crate) version: String,
-}
-
-/// A payload that is too large for one call.
-fn check_payload(operation: &'static str, payload: &Bytes) -> Result<()> {
-    if payload.len() <= limits::CONTEXT_INLINE_BYTES_MAX {
-        return Ok(());
-    }
-    let (actual, limit) = (payload.len(), limits::CONTEXT_INLINE_BYTES_MAX);
-    let message = format!("payload of {actual} bytes exceeds limit of {limit}: upload it as a stream");
-    Err(Error::new(ErrorCode::ContextTooLarge, operation, message))
 }
 
 /// A context in the making. Await it.
@@ -148,23 +141,14 @@ impl ShareBuilder {
     /// Shares it.
     ///
     /// # Errors
-    /// `context_exists` for a key that is taken, `context_too_large` above 1 MiB, `group_not_found`, `permission_denied`,
+    /// `context_exists` for a key that is taken, `context_too_large` above 1 TiB, `group_not_found`, `permission_denied`,
     /// `storage_full`.
     ///
     /// # Cancel safety
     /// Dropped, it may or may not have been shared; the same builder with the same [`Self::id`] finds it.
     pub async fn send(self) -> Result<SharedContext> {
-        let operation = "contexts.share";
-        check_payload(operation, &self.payload)?;
         let id = self.id.unwrap_or_else(|| uuid::Uuid::now_v7().to_string());
-        let request = convert::create_context(id, self.spec, self.payload);
-        let response = self
-            .core
-            .call(operation, Safety::Idempotent, request, |to, request| async move {
-                ContextServiceClient::with_origin(to.channel, to.origin).create_context(request).await
-            })
-            .await?;
-        Ok(SharedContext { context: convert::context(operation, response.context)?, existed: response.existed })
+        write::share(self.core, convert::create_context(id, self.spec, self.payload)).await
     }
 }
 
@@ -261,7 +245,7 @@ impl UpdateContextBuilder {
         self
     }
 
-    /// Its new payload, at most 1 MiB; the old one stays by default.
+    /// Its new payload, streamed above 256 KiB; the old one stays by default.
     pub fn payload(mut self, payload: impl Into<Bytes>) -> Self {
         self.payload = Some(payload.into());
         self
@@ -338,21 +322,10 @@ impl UpdateContextBuilder {
     /// # Cancel safety
     /// Dropped, it may or may not have been changed.
     pub async fn send(self) -> Result<UpdatedContext> {
-        let operation = "contexts.update";
-        if let Some(payload) = &self.payload {
-            check_payload(operation, payload)?;
-        }
         let key = self.key.unwrap_or_else(|| IdempotencyKey::random().as_str().to_owned());
         let fields = self.fields.into_iter().map(str::to_owned).collect();
         let request = convert::update_context(self.id, self.spec, fields, self.payload, (self.if_rev, self.force), key);
-        let response = self
-            .core
-            .call(operation, Safety::Idempotent, request, |to, request| async move {
-                ContextServiceClient::with_origin(to.channel, to.origin).update_context(request).await
-            })
-            .await?;
-        let context = convert::context(operation, response.context)?;
-        Ok(UpdatedContext { context, duplicate: response.duplicate })
+        write::change(self.core, request).await
     }
 }
 

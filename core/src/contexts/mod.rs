@@ -3,6 +3,7 @@
 mod builder;
 mod model;
 mod watch;
+mod write;
 
 use std::time::Duration;
 
@@ -18,6 +19,7 @@ pub use self::{
 pub(crate) use self::{
     builder::{Filter, SpecParts as ContextParts},
     watch::Wish,
+    write::{create, update},
 };
 use crate::{
     client::Handle,
@@ -49,8 +51,10 @@ impl Contexts {
         Self { core }
     }
 
-    /// Shares a new context of at most 1 MiB under a key, private unless said otherwise; an empty key gives it none.
-    /// Await the builder.
+    /// Shares a new context under a key, private unless said otherwise; an empty key gives it none. Await the builder.
+    ///
+    /// A payload above 256 KiB is streamed, in chunks that resume. Above 1 MiB [`Self::get`] leaves it out and says
+    /// [`streamed`](Context::streamed): [download](crate::Streams::download) it.
     ///
     /// Repeats itself safely: it chooses the id, so a call that was made again after a broken connection finds what the
     /// first one made.

@@ -69,6 +69,22 @@ pub(crate) fn update_context(
     v1::UpdateContextRequest { context_id: id, spec, fields, payload, if_rev, force, idempotency_key }
 }
 
+/// The fields of a spec that are not empty, as a change names them.
+pub(crate) fn given_fields(s: &v1::ContextSpec) -> Vec<String> {
+    let fields = [
+        ("scope", s.scope != 0),
+        ("groups", !s.groups.is_empty()),
+        ("shares", !s.shares.is_empty()),
+        ("content_type", !s.content_type.is_empty()),
+        ("description", !s.description.is_empty()),
+        ("labels", !s.labels.is_empty()),
+        ("metadata", !s.metadata.is_empty()),
+        ("ttl_ms", s.ttl_ms != 0),
+        ("version", !s.version.is_empty()),
+    ];
+    fields.into_iter().filter(|(_, given)| *given).map(|(name, _)| name.to_owned()).collect()
+}
+
 pub(crate) fn delete_context(id: String, if_rev: u64, force: bool) -> v1::DeleteContextRequest {
     v1::DeleteContextRequest { context_id: id, if_rev, force }
 }

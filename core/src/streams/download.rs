@@ -36,6 +36,9 @@ const OPERATION: &str = "streams.download";
 const PIECES_WAITING: usize = 4;
 /// Bytes of a file that are read at once to go on with its digest.
 const READ_BYTES: usize = 1 << 20;
+/// First bytes of a file that the system may keep in memory. What comes behind them would push out what the machine's
+/// programs read more often, and taking fresh memory for it costs more than writing it does.
+const CACHED_BYTES: u64 = 32 << 20;
 
 /// What was downloaded.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -293,13 +296,52 @@ fn continue_at(path: &Path) -> io::Result<(u64, Sha256)> {
 
 /// Writes what comes behind what is there, and syncs it.
 fn append(path: &Path, from: u64, mut pieces: mpsc::Receiver<Bytes>) -> io::Result<()> {
-    let mut file = std::fs::File::options().write(true).create(true).truncate(false).open(path)?;
+    let file = std::fs::File::options().write(true).create(true).truncate(false).open(path)?;
     file.set_len(from)?;
-    file.seek(io::SeekFrom::Start(from))?;
+    let mut part = Part { file, at: from };
     while let Some(piece) = pieces.blocking_recv() {
-        file.write_all(&piece)?;
+        part.write(&piece)?;
     }
-    file.sync_all()
+    part.file.sync_all()
+}
+
+/// A part that grows.
+struct Part {
+    file: std::fs::File,
+    at: u64,
+}
+
+impl Part {
+    fn write(&mut self, piece: &[u8]) -> io::Result<()> {
+        let mut written = 0;
+        #[cfg(target_os = "linux")]
+        if self.at >= CACHED_BYTES {
+            written = uncached(&self.file, piece, self.at)?;
+        }
+        self.file.seek(io::SeekFrom::Start(self.at + written as u64))?;
+        self.file.write_all(&piece[written..])?;
+        self.at += piece.len() as u64;
+        Ok(())
+    }
+}
+
+/// Writes as much as can be written without a trace in the page cache: all, or on older systems nothing.
+#[cfg(target_os = "linux")]
+fn uncached(file: &std::fs::File, piece: &[u8], at: u64) -> io::Result<usize> {
+    use rustix::io::{Errno, ReadWriteFlags, pwritev2};
+    /// `RWF_DONTCACHE`, since Linux 6.14 (`include/uapi/linux/fs.h`).
+    const DONTCACHE: ReadWriteFlags = ReadWriteFlags::from_bits_retain(0x80);
+
+    let mut written = 0;
+    while written < piece.len() {
+        match pwritev2(file, &[io::IoSlice::new(&piece[written..])], at + written as u64, DONTCACHE) {
+            Ok(0) | Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => break,
+            Ok(n) => written += n,
+            Err(Errno::INTR) => {}
+            Err(e) => return Err(e.into()),
+        }
+    }
+    Ok(written)
 }
 
 /// A download under way, over all its connections.

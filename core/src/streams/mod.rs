@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use acb_types::StreamId;
 
+pub(crate) use self::upload::LargeCall;
 pub use self::{
     download::{DownloadBuilder, Downloaded},
     progress::{Progress, ProgressFn},
@@ -61,12 +62,14 @@ impl Streams {
         Self { core }
     }
 
-    /// Uploads a file. Read once from its beginning to its end; it must not change meanwhile.
+    /// Uploads a file. Read once from its beginning to its end; it must not change meanwhile. One of at most 256 KiB goes in
+    /// one call.
     pub fn upload_path(&self, path: impl Into<std::path::PathBuf>) -> UploadBuilder {
         UploadBuilder::new(self.core.clone(), source::Source::Path(path.into()))
     }
 
     /// Uploads what a reader gives, to its end. Resumes over lost connections, from memory; not over the process's end.
+    /// 256 KiB and less go in one call.
     pub fn upload(&self, reader: impl tokio::io::AsyncRead + Send + Unpin + 'static) -> UploadBuilder {
         UploadBuilder::new(self.core.clone(), source::Source::Reader(Box::new(reader)))
     }

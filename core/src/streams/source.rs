@@ -5,11 +5,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use acb_types::{Sha256Digest, stream::ChunkSet};
+use acb_types::{Sha256Digest, limits, stream::ChunkSet};
 use bytes::{Bytes, BytesMut};
 use sha2::{Digest as _, Sha256};
 use tokio::{
-    io::{AsyncRead, AsyncReadExt as _},
+    io::{AsyncRead, AsyncReadExt},
     sync::mpsc,
 };
 
@@ -22,6 +22,47 @@ const OPERATION: &str = "streams.upload";
 pub(super) enum Source {
     Path(PathBuf),
     Reader(Box<dyn AsyncRead + Send + Unpin>),
+    Bytes(Bytes),
+}
+
+impl Source {
+    /// The whole content, when it is small enough for one call.
+    pub(super) async fn small(&mut self) -> Result<Option<Bytes>> {
+        let head = match self {
+            Self::Bytes(content) => {
+                return Ok(Some(content.clone()).filter(|c| c.len() <= limits::CONTEXT_ONE_CALL_BYTES));
+            }
+            Self::Path(path) => {
+                let file = tokio::fs::File::open(&*path).await.map_err(|e| local(OPERATION, path, e))?;
+                let about = file.metadata().await.map_err(|e| local(OPERATION, path, e))?;
+                if !about.is_file() || about.len() > limits::CONTEXT_ONE_CALL_BYTES as u64 {
+                    return Ok(None);
+                }
+                read_head(file).await.map_err(|e| local(OPERATION, path, e))?
+            }
+            Self::Reader(reader) => read_head(&mut *reader).await.map_err(reader_failed)?,
+        };
+        if head.len() <= limits::CONTEXT_ONE_CALL_BYTES {
+            return Ok(Some(head));
+        }
+        if let Self::Reader(reader) = self {
+            // What was read comes first again.
+            let rest = std::mem::replace(reader, Box::new(tokio::io::empty()));
+            *reader = Box::new(AsyncReadExt::chain(io::Cursor::new(head), rest));
+        }
+        Ok(None)
+    }
+}
+
+/// A byte more than one call takes, or all there is.
+async fn read_head(from: impl AsyncRead + Send + Unpin) -> io::Result<Bytes> {
+    let mut head = Vec::new();
+    from.take(limits::CONTEXT_ONE_CALL_BYTES as u64 + 1).read_to_end(&mut head).await?;
+    Ok(head.into())
+}
+
+fn reader_failed(error: io::Error) -> Error {
+    Error::new(ErrorCode::InvalidArgument, OPERATION, format!("the reader failed: {error}")).with_source(error)
 }
 
 /// A chunk that is ready to be sent.
@@ -54,8 +95,15 @@ pub(super) fn start(
         let outcome = match source {
             Source::Path(path) => {
                 let give = give.clone();
-                let read = tokio::task::spawn_blocking(move || read_file(&path, chunk_bytes, &skip, &give));
-                read.await.unwrap_or_else(|e| Err(Error::new(ErrorCode::Internal, OPERATION, e.to_string())))
+                blocking(move || read_file(&path, chunk_bytes, &skip, &give)).await
+            }
+            Source::Bytes(mut content) => {
+                let give = give.clone();
+                let next = move || {
+                    let len = content.len().min(chunk_bytes);
+                    Ok(content.split_to(len))
+                };
+                blocking(move || cut(next, chunk_bytes, &skip, &give)).await
             }
             // The reader goes with its upload, also while it has nothing to give: who feeds it learns by that.
             Source::Reader(reader) => tokio::select! {
@@ -71,23 +119,43 @@ pub(super) fn start(
     take
 }
 
+async fn blocking(read: impl FnOnce() -> Result<()> + Send + 'static) -> Result<()> {
+    let read = tokio::task::spawn_blocking(read);
+    read.await.unwrap_or_else(|e| Err(Error::new(ErrorCode::Internal, OPERATION, e.to_string())))
+}
+
 fn read_file(path: &Path, chunk_bytes: usize, skip: &ChunkSet, give: &mpsc::Sender<Result<Item>>) -> Result<()> {
     let fail = |e| local(OPERATION, path, e);
     let mut file = std::fs::File::open(path).map_err(fail)?;
+    let next = || {
+        let mut data = vec![0; chunk_bytes];
+        let len = read_full(&mut file, &mut data).map_err(fail)?;
+        data.truncate(len);
+        Ok(data.into())
+    };
+    cut(next, chunk_bytes, skip, give)
+}
+
+/// Gives chunks until there is one that is not full.
+fn cut(
+    mut next: impl FnMut() -> Result<Bytes>,
+    chunk_bytes: usize,
+    skip: &ChunkSet,
+    give: &mpsc::Sender<Result<Item>>,
+) -> Result<()> {
     let mut whole = Sha256::new();
     let mut total = 0;
     for index in 0.. {
-        let mut data = vec![0; chunk_bytes];
-        let len = read_full(&mut file, &mut data).map_err(fail)?;
+        let data = next()?;
+        let len = data.len();
         if len == 0 {
             break;
         }
-        data.truncate(len);
         total += len as u64;
         whole.update(&data);
         if !skip.contains(index) {
             let sha256 = Sha256Digest(Sha256::digest(&data).into());
-            let chunk = Chunk { index, sha256, data: data.into() };
+            let chunk = Chunk { index, sha256, data };
             if give.blocking_send(Ok(Item::Chunk(chunk))).is_err() {
                 return Ok(());
             }
@@ -120,16 +188,13 @@ async fn read_stream(
     chunk_bytes: usize,
     give: &mpsc::Sender<Result<Item>>,
 ) -> Result<()> {
-    let fail = |e: io::Error| {
-        Error::new(ErrorCode::InvalidArgument, OPERATION, format!("the reader failed: {e}")).with_source(e)
-    };
     let mut whole = Sha256::new();
     let mut total = 0;
     for index in 0.. {
         let mut data = BytesMut::with_capacity(chunk_bytes);
         while data.len() < chunk_bytes {
             let room = (chunk_bytes - data.len()) as u64;
-            if (&mut reader).take(room).read_buf(&mut data).await.map_err(fail)? == 0 {
+            if (&mut reader).take(room).read_buf(&mut data).await.map_err(reader_failed)? == 0 {
                 break;
             }
         }

@@ -14,6 +14,8 @@ use acb_types::{
     Sha256Digest, StreamId, limits,
     stream::{ChunkSet, Chunking},
 };
+use bytes::Bytes;
+use sha2::{Digest as _, Sha256};
 use tokio::{sync::mpsc, time::Instant};
 
 use super::{
@@ -26,8 +28,9 @@ use super::{
 use crate::{
     client::Handle,
     connection::Core,
-    convert,
+    contexts, convert,
     error::{Error, ErrorCode, Result},
+    idempotency::IdempotencyKey,
 };
 
 const OPERATION: &str = "streams.upload";
@@ -65,6 +68,10 @@ pub struct UploadBuilder {
     context_id: String,
     if_rev: u64,
     force: bool,
+    /// Fields of `spec` that change, when the context exists; empty for those that are not empty.
+    fields: Vec<String>,
+    /// Names the upload where a repeat of it is to be known.
+    stream: Option<StreamId>,
     chunk_bytes: u32,
     window_bytes: u64,
     resume_file: Option<PathBuf>,
@@ -87,6 +94,8 @@ impl UploadBuilder {
             context_id: String::new(),
             if_rev: 0,
             force: false,
+            fields: Vec::new(),
+            stream: None,
             chunk_bytes: limits::CHUNK_BYTES as u32,
             window_bytes: limits::UPLOAD_WINDOW_BYTES,
             resume_file: None,
@@ -217,11 +226,36 @@ impl UploadBuilder {
         self
     }
 
-    async fn run(mut self) -> Result<Uploaded> {
+    /// The upload that stands for a call whose payload is too large for one.
+    pub(crate) fn of_call(core: Handle, call: LargeCall) -> Self {
+        let source = Source::Bytes(call.payload);
+        let (spec, context_id, fields, stream) = (call.spec, call.context_id, call.fields, Some(call.stream));
+        let (if_rev, force) = call.condition;
+        Self { spec, context_id, fields, stream, if_rev, force, ..Self::new(core, source) }
+    }
+
+    async fn run(self) -> Result<Uploaded> {
+        let done = self.carry().await?;
+        Ok(Uploaded {
+            context_id: done.context.id,
+            rev: done.context.rev,
+            version: done.context.spec.unwrap_or_default().version,
+            size: done.size,
+            sha256: done.sha256,
+            sent_bytes: done.sent_bytes,
+            connections: done.connections,
+        })
+    }
+
+    /// Carries it through, in one call where it is small enough.
+    pub(crate) async fn carry(mut self) -> Result<Carried> {
         let range = limits::CHUNK_BYTES_MIN as u32..=limits::CHUNK_BYTES_MAX as u32;
         if !range.contains(&self.chunk_bytes) {
             let text = format!("chunks of {} bytes are outside {} to {}", self.chunk_bytes, range.start(), range.end());
             return Err(Error::new(ErrorCode::InvalidArgument, OPERATION, text));
+        }
+        if let Some(content) = self.source.small().await? {
+            return self.in_one_call(content).await;
         }
         let plan = self.plan().await?;
         let core = self.core.arc();
@@ -233,6 +267,7 @@ impl UploadBuilder {
             force: self.force,
             total_bytes: plan.total_bytes.unwrap_or(0),
             chunk_bytes: self.chunk_bytes,
+            fields: self.fields,
         };
         let mut transfer = Transfer {
             open,
@@ -247,6 +282,7 @@ impl UploadBuilder {
             meter: Meter::new(self.progress, plan.total_bytes),
             sent_bytes: 0,
             connections: 0,
+            found: false,
         };
         let outcome = transfer.carry_through(&core, self.idle_timeout).await;
         if let Some(path) = &self.resume_file {
@@ -259,13 +295,44 @@ impl UploadBuilder {
         outcome
     }
 
+    async fn in_one_call(self, content: Bytes) -> Result<Carried> {
+        let size = content.len() as u64;
+        let sha256 = Sha256Digest(Sha256::digest(&content).into());
+        let mut meter = Meter::new(self.progress.clone(), Some(size));
+        meter.start_at(0);
+        let new = self.if_rev == 0 && !self.force;
+        let context_id = self.context_id();
+        let context = if new {
+            let request = v1::CreateContextRequest { context_id, spec: Some(self.spec), payload: content };
+            contexts::create(&self.core, OPERATION, request).await?.context
+        } else {
+            let fields = if self.fields.is_empty() { convert::given_fields(&self.spec) } else { self.fields };
+            let request = v1::UpdateContextRequest {
+                context_id,
+                spec: Some(self.spec),
+                fields,
+                payload: Some(content),
+                if_rev: self.if_rev,
+                force: self.force,
+                idempotency_key: IdempotencyKey::random().as_str().to_owned(),
+            };
+            contexts::update(&self.core, OPERATION, request).await?.context
+        };
+        meter.moved(size);
+        meter.add(size);
+        let context = context.ok_or_else(|| convert::missing(OPERATION, "context"))?;
+        Ok(Carried { context, size, sha256, sent_bytes: size, connections: 1, found: false })
+    }
+
     /// Which upload it is: that of the token, or a new one.
     async fn plan(&mut self) -> Result<Plan> {
         let context_id = self.context_id();
-        let fresh = move || (StreamId(*uuid::Uuid::new_v4().as_bytes()), context_id);
+        let stream = self.stream.unwrap_or_else(|| StreamId(*uuid::Uuid::new_v4().as_bytes()));
+        let fresh = move || (stream, context_id);
         let Source::Path(path) = &self.source else {
             let (stream, context_id) = fresh();
-            return Ok(Plan { stream, context_id, total_bytes: None });
+            let total_bytes = if let Source::Bytes(content) = &self.source { Some(content.len() as u64) } else { None };
+            return Ok(Plan { stream, context_id, total_bytes });
         };
         let path = path.clone();
         let file = tokio::fs::metadata(&path).await.map_err(|e| resume::local(OPERATION, &path, e))?;
@@ -316,6 +383,27 @@ impl IntoFuture for UploadBuilder {
     }
 }
 
+/// A call that goes as an upload, for its payload is too large for one.
+pub(crate) struct LargeCall {
+    pub(crate) stream: StreamId,
+    pub(crate) context_id: String,
+    pub(crate) spec: v1::ContextSpec,
+    pub(crate) fields: Vec<String>,
+    pub(crate) condition: (u64, bool),
+    pub(crate) payload: Bytes,
+}
+
+/// A content that became a context.
+pub(crate) struct Carried {
+    pub(crate) context: v1::Context,
+    pub(crate) size: u64,
+    pub(crate) sha256: Sha256Digest,
+    pub(crate) sent_bytes: u64,
+    pub(crate) connections: u32,
+    /// Whether it was there when the upload began.
+    pub(crate) found: bool,
+}
+
 struct Plan {
     stream: StreamId,
     context_id: String,
@@ -343,6 +431,7 @@ struct Transfer {
     meter: Meter,
     sent_bytes: u64,
     connections: u32,
+    found: bool,
 }
 
 /// One connection's share of it.
@@ -354,7 +443,7 @@ struct Turn {
 }
 
 impl Transfer {
-    async fn carry_through(&mut self, core: &Arc<Core>, idle: Duration) -> Result<Uploaded> {
+    async fn carry_through(&mut self, core: &Arc<Core>, idle: Duration) -> Result<Carried> {
         let mut schedule = core.options().reconnect.schedule();
         let mut renewed = false;
         let mut last = (Instant::now(), 0);
@@ -368,7 +457,7 @@ impl Transfer {
             let (link, error) = match Bulk::open(core, idle).await {
                 Err(error) => (None, error),
                 Ok(bulk) => match self.turn(core, &bulk, idle).await {
-                    Ok(uploaded) => return Ok(uploaded),
+                    Ok(carried) => return Ok(carried),
                     Err(error) => (Some(bulk.link().clone()), error),
                 },
             };
@@ -382,7 +471,7 @@ impl Transfer {
     }
 
     /// Goes on over one connection.
-    async fn turn(&mut self, core: &Arc<Core>, bulk: &Bulk, idle: Duration) -> Result<Uploaded> {
+    async fn turn(&mut self, core: &Arc<Core>, bulk: &Bulk, idle: Duration) -> Result<Carried> {
         let (send, frames) = mpsc::channel(FRAMES_WAITING);
         // The head of the answer may come only after the first frame.
         let first = v1::stream_context_request::Frame::Open(self.open.clone());
@@ -457,6 +546,7 @@ impl Transfer {
             return Err(Error::new(ErrorCode::InvalidState, OPERATION, text));
         }
         let is_complete = progress.state() == v1::StreamState::Complete;
+        self.found |= is_complete && self.connections == 1;
         for range in &progress.received {
             self.acked.insert_range(range.first_index, range.count);
         }
@@ -474,7 +564,7 @@ impl Transfer {
     }
 
     /// Takes a frame of the server.
-    fn answer(&mut self, turn: &mut Turn, answer: v1::StreamContextResponse) -> Result<Option<Uploaded>> {
+    fn answer(&mut self, turn: &mut Turn, answer: v1::StreamContextResponse) -> Result<Option<Carried>> {
         for range in answer.acks {
             for index in range.first_index..range.first_index.saturating_add(range.count) {
                 // An ack of what was never sent says nothing to us.
@@ -503,14 +593,13 @@ impl Transfer {
         let (size, sha256) = self.end.ok_or_else(|| convert::missing(OPERATION, "end"))?;
         let left = size.saturating_sub(self.meter.done());
         self.meter.add(left);
-        Ok(Some(Uploaded {
-            context_id: context.id,
-            rev: context.rev,
-            version: context.spec.unwrap_or_default().version,
+        Ok(Some(Carried {
+            context,
             size,
             sha256,
             sent_bytes: self.sent_bytes,
             connections: self.connections,
+            found: self.found,
         }))
     }
 }

@@ -6208,7 +6208,7 @@ pub struct StreamOpen {
     /// Id of the context to make: UUIDv7 chosen by the client, or empty. With `if_rev` or `force`: of the one to change.
     #[prost(string, tag = "2")]
     pub context_id: ::prost::alloc::string::String,
-    /// What to say of the context. Of a new revision: what changes; what is empty stays, and key and type cannot change.
+    /// What to say of the context. Of a new revision: what changes; key and type cannot.
     #[prost(message, optional, tag = "3")]
     pub spec: ::core::option::Option<ContextSpec>,
     /// For a new revision of an existing context: the revision that it was made for, looked at on completion.
@@ -6223,6 +6223,10 @@ pub struct StreamOpen {
     /// Size of each chunk but the last: 262,144 to 8,388,608; 0 takes 1,048,576.
     #[prost(uint32, tag = "7")]
     pub chunk_bytes: u32,
+    /// For a new revision of an existing context: names of the fields of `spec` to change, as in `UpdateContextRequest`.
+    /// Empty: those that are not empty.
+    #[prost(string, repeated, tag = "8")]
+    pub fields: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 /// StreamChunk is a piece of the content.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

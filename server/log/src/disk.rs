@@ -63,6 +63,11 @@ pub trait DiskLock: Send + Sync + fmt::Debug {}
 pub trait DiskFile: Send + Sync + fmt::Debug {
     /// Writes all of `bytes` at an offset. When it fails, any part may have been written.
     fn pwrite(&self, bytes: &[u8], offset: u64) -> io::Result<()>;
+    /// Writes all of `bytes` at an offset, and asks the system not to keep them in memory once they are on the disk: for
+    /// contents that are larger than what memory should be spent on. Where the system cannot do that: as [`Self::pwrite`].
+    fn pwrite_uncached(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        self.pwrite(bytes, offset)
+    }
     /// Writes all slices one after the other at an offset, in one call where the system can. May consume `slices`.
     fn pwritev(&self, slices: &mut [IoSlice<'_>], offset: u64) -> io::Result<()>;
     /// Appends at most `len` bytes from an offset to `into`; fewer at the end of the file. Answers how many.
@@ -201,6 +206,12 @@ impl DiskFile for OsFile {
         self.0.write_all_at(bytes, offset)
     }
 
+    #[cfg(target_os = "linux")]
+    fn pwrite_uncached(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        let written = uncached::pwrite(&self.0, bytes, offset)?;
+        self.0.write_all_at(&bytes[written..], offset + written as u64)
+    }
+
     fn pwritev(&self, slices: &mut [IoSlice<'_>], offset: u64) -> io::Result<()> {
         sys::pwritev_all(&self.0, slices, offset)
     }
@@ -229,6 +240,31 @@ impl DiskFile for OsFile {
 
     fn len(&self) -> io::Result<u64> {
         Ok(self.0.metadata()?.len())
+    }
+}
+
+/// Buffered writes that leave nothing behind in the page cache.
+#[cfg(target_os = "linux")]
+mod uncached {
+    use std::{fs::File, io, io::IoSlice};
+
+    use rustix::io::{Errno, ReadWriteFlags, pwritev2};
+
+    /// `RWF_DONTCACHE`, since Linux 6.14 (`include/uapi/linux/fs.h`).
+    const DONTCACHE: ReadWriteFlags = ReadWriteFlags::from_bits_retain(0x80);
+
+    /// Writes as much as the kernel and the file system do in this way: all or, on most older ones, nothing.
+    pub(super) fn pwrite(file: &File, bytes: &[u8], offset: u64) -> io::Result<usize> {
+        let mut written = 0;
+        while written < bytes.len() {
+            match pwritev2(file, &[IoSlice::new(&bytes[written..])], offset + written as u64, DONTCACHE) {
+                Ok(0) | Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => break,
+                Ok(n) => written += n,
+                Err(Errno::INTR) => {}
+                Err(e) => return Err(e.into()),
+            }
+        }
+        Ok(written)
     }
 }
 

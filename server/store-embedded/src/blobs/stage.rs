@@ -22,6 +22,9 @@ use super::{
 
 /// Bytes that are copied at once where a stage is longer than its blob.
 const COPY_BYTES: usize = 1024 * 1024;
+/// First bytes of a content that the system may keep in memory, for whoever reads it next. What comes behind them would
+/// push out what is read more often, and taking fresh memory for it costs more than writing it does (ADR 0008).
+const CACHED_BYTES: u64 = 32 * 1024 * 1024;
 
 /// An open stage.
 pub(super) struct FileStage {
@@ -198,7 +201,12 @@ impl Stage for FileStage {
     fn write_at(&self, offset: u64, bytes: &[u8]) -> Result<()> {
         let ended = self.ended.read();
         self.check("stage.write", *ended)?;
-        self.file.pwrite(bytes, offset).map_err(|e| failed("stage.write", &self.path, e))
+        let wrote = if offset < CACHED_BYTES {
+            self.file.pwrite(bytes, offset)
+        } else {
+            self.file.pwrite_uncached(bytes, offset)
+        };
+        wrote.map_err(|e| failed("stage.write", &self.path, e))
     }
 
     fn read_at(&self, offset: u64, len: usize) -> Result<Bytes> {

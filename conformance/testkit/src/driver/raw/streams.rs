@@ -110,6 +110,7 @@ impl RawDriver {
             force: args.flag("force")?,
             total_bytes: args.number_or("total_bytes", said)?,
             chunk_bytes: args.small_or("chunk_bytes", CHUNK_BYTES)?,
+            fields: Vec::new(),
         };
         let (up, frames) = mpsc::channel(FRAMES_WAITING);
         // The head of the answer may come only after the first frame.

@@ -214,7 +214,7 @@ pub(super) fn spec_in(spec: v1::ContextSpec) -> Result<ContextSpec, AppError> {
 }
 
 /// The fields of a spec that are to change: those that are named.
-fn change_in(spec: Option<v1::ContextSpec>, fields: &[String]) -> Result<ContextChange, AppError> {
+pub(super) fn change_in(spec: Option<v1::ContextSpec>, fields: &[String]) -> Result<ContextChange, AppError> {
     const ALL: [&str; 9] =
         ["scope", "groups", "shares", "content_type", "description", "labels", "metadata", "ttl_ms", "version"];
     if let Some(unknown) = fields.iter().find(|f| !ALL.contains(&f.as_str())) {

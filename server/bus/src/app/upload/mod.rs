@@ -27,6 +27,8 @@ use crate::error::AppError;
 
 /// Bytes of chunks that all uploads together have in memory before they are written; then connections are read later.
 const MEMORY_BYTES: usize = 64 * 1024 * 1024;
+/// Bytes that all uploads together keep for the digest of the whole after they are written. What does not fit is read again.
+const AHEAD_BYTES: usize = 64 * 1024 * 1024;
 /// What memory is counted in.
 const MEMORY_UNIT: usize = 1024;
 
@@ -71,6 +73,7 @@ pub(super) struct Uploads {
     open: Mutex<AHashMap<Key, Entry>>,
     last: AtomicU64,
     memory: Arc<Semaphore>,
+    ahead: Arc<Semaphore>,
 }
 
 #[derive(Debug)]
@@ -105,6 +108,7 @@ impl Uploads {
             open: Mutex::default(),
             last: AtomicU64::new(0),
             memory: Arc::new(Semaphore::new(MEMORY_BYTES / MEMORY_UNIT)),
+            ahead: Arc::new(Semaphore::new(AHEAD_BYTES / MEMORY_UNIT)),
         }
     }
 
@@ -132,6 +136,12 @@ impl App {
         let units = bytes.div_ceil(MEMORY_UNIT).min(MEMORY_BYTES / MEMORY_UNIT) as u32;
         let memory = Arc::clone(&self.uploads.memory);
         memory.acquire_many_owned(units).await.map_err(|e| AppError::internal("upload memory").caused_by(e))
+    }
+
+    /// Room to keep what is written until it is hashed, when there is any.
+    fn upload_ahead(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
+        let units = bytes.div_ceil(MEMORY_UNIT) as u32;
+        Arc::clone(&self.uploads.ahead).try_acquire_many_owned(units).ok()
     }
 
     /// Takes an upload for a session of its own: fences the one that has it and waits until that writes no more.

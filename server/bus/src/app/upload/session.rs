@@ -78,7 +78,22 @@ pub(super) struct Whole {
     pub(super) next: u64,
 }
 
+/// A chunk that waits for the whole digest.
+struct Ahead {
+    data: Bytes,
+    _memory: OwnedSemaphorePermit,
+}
+
 impl Whole {
+    /// Goes on over chunks that are at hand. Blocks.
+    fn over(mut self, chunks: Vec<Ahead>) -> Self {
+        for chunk in chunks {
+            self.hasher.update(&chunk.data);
+            self.next += 1;
+        }
+        self
+    }
+
     pub(super) fn digest(&self) -> Sha256Digest {
         Sha256Digest(self.hasher.clone().finalize().into())
     }
@@ -97,7 +112,7 @@ enum Done {
     Chunk {
         written: Written,
         outcome: Result<(), AppError>,
-        whole: Option<Whole>,
+        data: Bytes,
     },
     /// A repeat: what is there under its number.
     Repeat {
@@ -140,6 +155,9 @@ pub struct UploadSession {
     is_flushing: bool,
     /// `None` while it is at work.
     pub(super) whole: Option<Whole>,
+    /// Chunks that are written and not yet in the whole digest, so that they need not be read back: the first of those that
+    /// continue it.
+    ahead: BTreeMap<u64, Ahead>,
     work: FuturesUnordered<Work>,
     /// The chunk that told the size of the whole.
     last: Option<u64>,
@@ -184,6 +202,7 @@ impl UploadSession {
             flush_at: None,
             is_flushing: false,
             whole: Some(Whole::default()),
+            ahead: BTreeMap::new(),
             work: FuturesUnordered::new(),
             last: None,
             to_copy: VecDeque::new(),
@@ -275,12 +294,11 @@ impl UploadSession {
         data: Bytes,
         memory: OwnedSemaphorePermit,
     ) {
-        let whole = self.whole.take_if(|whole| whole.next == written.index);
         let hold = Arc::clone(&self.hold);
         let job = self.app.deps.blocking.spawn_blocking(move || {
-            let (outcome, whole) = write(&*stage, &written, offset, &data, whole);
-            drop((data, memory, hold));
-            Done::Chunk { written, outcome, whole }
+            let outcome = write(&*stage, &written, offset, &data);
+            drop((memory, hold));
+            Done::Chunk { written, outcome, data }
         });
         self.work.push(Box::pin(async move { job.await.map_err(ended_early) }));
     }
@@ -341,7 +359,7 @@ impl UploadSession {
                 let _held = (memory, hold);
                 let Some(reader) = reader else { return Err(AppError::of(ErrorCode::ContextNotFound)) };
                 let data = reader.read_at(found.offset, found.len as usize)?;
-                write(&*stage, &written, offset, &data, None).0
+                write(&*stage, &written, offset, &data)
             });
             let outcome = job.await.map_err(ended_early)?;
             Ok(Done::Copied { written, outcome })
@@ -414,8 +432,12 @@ impl UploadSession {
         {
             let (stage, hold, chunking) = (Arc::clone(stage), Arc::clone(&self.hold), self.row.chunking);
             let end = self.written.prefix().min(whole.next + HASH_CHUNKS);
+            // What is left of before is in the digest already.
+            self.ahead = self.ahead.split_off(&whole.next);
+            let kept: Vec<_> = (whole.next..end).map_while(|index| self.ahead.remove(&index)).collect();
             let job = self.app.deps.blocking.spawn_blocking(move || {
-                let hashed = advance(&*stage, whole, chunking, end);
+                let hashed =
+                    if kept.is_empty() { advance(&*stage, whole, chunking, end) } else { Ok(whole.over(kept)) };
                 drop(hold);
                 Done::Hashed(hashed)
             });
@@ -456,6 +478,18 @@ impl UploadSession {
         }));
     }
 
+    /// Keeps what will soon be in the whole digest: all before it is here, or on its way here.
+    fn keep(&mut self, index: u64, data: Bytes) {
+        let kept: u64 = self.ahead.values().map(|ahead| ahead.data.len() as u64).sum();
+        let comes_soon = (self.written.prefix()..index).all(|before| self.under_way.contains_key(&before));
+        if comes_soon
+            && kept < window_bytes(&self.row.chunking)
+            && let Some(memory) = self.app.upload_ahead(data.len())
+        {
+            self.ahead.insert(index, Ahead { data, _memory: memory });
+        }
+    }
+
     fn wait_for_flush(&mut self, written: Written) {
         self.written.insert(written.index);
         self.waiting.push(written);
@@ -470,10 +504,7 @@ impl UploadSession {
 
     fn take(&mut self, done: Done) -> Result<Option<News>, AppError> {
         match done {
-            Done::Chunk { written, outcome, whole } => {
-                if whole.is_some() {
-                    self.whole = whole;
-                }
+            Done::Chunk { written, outcome, data } => {
                 if let Err(error) = outcome {
                     self.settle(written.index);
                     if self.last == Some(written.index) {
@@ -481,6 +512,7 @@ impl UploadSession {
                     }
                     return Ok(Some(News::Rejected(written.index, error)));
                 }
+                self.keep(written.index, data);
                 self.wait_for_flush(written);
                 Ok(None)
             }
@@ -533,28 +565,14 @@ impl UploadSession {
     }
 }
 
-/// Checks and writes a chunk, and lets the whole digest go on over it. Blocks.
-fn write(
-    stage: &dyn Stage,
-    chunk: &Written,
-    offset: u64,
-    data: &[u8],
-    whole: Option<Whole>,
-) -> (Result<(), AppError>, Option<Whole>) {
+/// Checks and writes a chunk. Blocks.
+fn write(stage: &dyn Stage, chunk: &Written, offset: u64, data: &[u8]) -> Result<(), AppError> {
     let is: [u8; 32] = Sha256::digest(data).into();
     if is != chunk.sha256.0 {
         let message = format!("chunk {} has another SHA-256 than it was sent with", chunk.index);
-        return (Err(AppError::new(ErrorCode::DigestMismatch, message)), whole);
+        return Err(AppError::new(ErrorCode::DigestMismatch, message));
     }
-    if let Err(error) = stage.write_at(offset, data) {
-        return (Err(error.into()), whole);
-    }
-    let whole = whole.map(|mut whole| {
-        whole.hasher.update(data);
-        whole.next += 1;
-        whole
-    });
-    (Ok(()), whole)
+    Ok(stage.write_at(offset, data)?)
 }
 
 /// Lets the whole digest go on over what is written. Blocks.

@@ -45,7 +45,8 @@ fn target_in(open: v1::StreamOpen) -> Result<UploadTarget, AppError> {
     if !spec.key.is_empty() || !spec.r#type.is_empty() {
         return Err(AppError::invalid("spec", "of a new revision cannot change key or type"));
     }
-    Ok(UploadTarget::Update { change: change_in(spec)?, if_rev: (open.if_rev > 0).then_some(open.if_rev) })
+    let change = if open.fields.is_empty() { change_in(spec)? } else { context::change_in(Some(spec), &open.fields)? };
+    Ok(UploadTarget::Update { change, if_rev: (open.if_rev > 0).then_some(open.if_rev) })
 }
 
 /// What is given of a spec; empty fields leave what is there.
