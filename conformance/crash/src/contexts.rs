@@ -112,7 +112,7 @@ async fn write(client: Client, seed: u64, log: Arc<Log>, over: CancellationToken
             }
         };
         count += 1;
-        log.answered.add();
+        log.answered.add(1);
         present = Some((id.clone(), rev));
         all.push(Written { id, rev, payload });
     }
@@ -130,7 +130,7 @@ async fn upload(client: Client, seed: u64, log: Arc<Log>, over: CancellationToke
         let up = upload.chunk_bytes(CHUNK).window_bytes(WINDOW).await?;
         let most = size + u64::from(up.connections - 1) * WINDOW;
         ensure!(up.sent_bytes <= most, "{} bytes sent for {size} over {} connections", up.sent_bytes, up.connections);
-        log.answered.add();
+        log.answered.add(1);
         log.uploads.lock().push((up.context_id, up.sha256, up.connections));
     }
     client.close().await;

@@ -7,9 +7,9 @@ use tokio::sync::watch;
 pub(crate) struct Count(watch::Sender<u64>);
 
 impl Count {
-    /// One more.
-    pub(crate) fn add(&self) {
-        self.0.send_modify(|count| *count += 1);
+    /// So many more.
+    pub(crate) fn add(&self, more: u64) {
+        self.0.send_modify(|count| *count += more);
     }
 
     pub(crate) fn get(&self) -> u64 {

@@ -154,7 +154,7 @@ async fn add(client: &Client, id: &str, times: u64, tally: &Tally) -> Result<Vec
         tally.open.fetch_sub(1, Ordering::Relaxed);
         revs.push(counted?.rev);
         tally.conflicts.fetch_add(tries - 1, Ordering::Relaxed);
-        tally.added.add();
+        tally.added.add(1);
     }
     Ok(revs)
 }

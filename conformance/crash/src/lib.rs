@@ -3,6 +3,8 @@
 //!
 //! - [`contexts`]: contexts, revisions and chunks: writers, a watcher and uploads, and what must be there in the end.
 //! - [`counter`]: many agents add to one number by compare-and-set, and the sum is right.
+//! - [`upload`]: one large upload by the program `acb`, whose process and whose server are killed in turn by chance, and
+//!   what each kill made it send again.
 //! - [`history`]: what clients did and saw, as JSON lines.
 //! - [`check`]: a pure function from a history to what is wrong with it, rule by rule.
 //! - [`load`]: clients of every kind, one module a kind, behind one small trait.
@@ -25,5 +27,7 @@ pub mod counter;
 pub mod disk;
 pub mod history;
 pub mod load;
+mod relay;
 pub mod round;
 pub mod trace;
+pub mod upload;
