@@ -10,8 +10,8 @@
 #   simulation   engine and log together, one test a seed: ACB_SIM_SEEDS (2000) or ACB_SIM_SECONDS (60), what comes first
 #   faults       faults planted in engine and log, each of which the simulation must find
 #   crash        kill -9 of the real server under load, ACB_CRASH_ROUNDS rounds (30) from ACB_CRASH_SEED (by chance),
-#                agents that count by compare-and-set, ACB_CRASH_INCREMENTS each (30); the server's
-#                system calls traced; its disk full and read-only
+#                agents that count by compare-and-set, ACB_CRASH_INCREMENTS each (30); one upload over kills
+#                of its process and of the server; the server's system calls traced; its disk full and read-only
 #   doc          examples in the documentation of the crates
 #   foreign      a Python gRPC client that shares no code with us
 #   python       the Python client, installed from its wheel into an environment of its own: behaviour, border, types

@@ -280,6 +280,10 @@ async fn a_chunk_that_does_not_fit_is_refused_alone() {
     assert_eq!(upload.rejected(1).await, ErrorCode::ChunkMismatch, "another content under a number that is there");
     let context = upload.complete(&whole).await.unwrap();
     assert!(crate::download::whole(&client, &context.id).await == whole, "what was refused left no trace");
+    // Of what was refused: four whole chunks, one that is short by a byte, one that is long by 500, and the end.
+    let sent = (4 * CHUNK) + (CHUNK - 1) + (CHUNK + 500) + 500 + whole.len() + CHUNK;
+    let metrics = server.metrics().await;
+    assert!(metrics.contains(&format!("acb_upload_bytes_total {sent}\n")), "not {sent}: {metrics}");
 }
 
 #[tokio::test]

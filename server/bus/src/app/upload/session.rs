@@ -248,10 +248,12 @@ impl UploadSession {
     /// `chunk_mismatch`, `digest_mismatch` for a digest of another length, `stream_closed` once completion has begun.
     pub fn chunk(&mut self, chunk: Chunk) -> Result<(), AppError> {
         let Chunk { index, sha256, data, memory } = chunk;
+        let len = data.len() as u64;
+        // Whatever becomes of it, it came over the wire.
+        self.app.deps.metrics.upload_bytes.inc_by(len);
         let (Some(stage), StreamState::Open) = (&self.stage, self.row.state) else {
             return Err(AppError::new(ErrorCode::StreamClosed, format!("stream {} is being completed", self.row.id)));
         };
-        let len = data.len() as u64;
         let offset = self.row.chunking.check(index, len).map_err(mismatch)?;
         if let Some(other) = self.under_way.get(&index) {
             // The first is answered, and that answers both.
@@ -279,7 +281,6 @@ impl UploadSession {
         let written = Written { index, sha256, len };
         self.under_way.insert(index, written);
         self.under_way_bytes += len;
-        self.app.deps.metrics.upload_bytes.inc_by(len);
         let stage = Arc::clone(stage);
         self.store(stage, written, offset, data, memory);
         Ok(())
