@@ -96,16 +96,21 @@ print(news, twice["languages"])
     ], done.stderr
 
 
-@pytest.mark.parametrize(
-    ("guide", "printed"),
-    [
-        ("contexts", ['state {"steps":["book","pack","go"]}', "synced None"]),
-        ("streaming", ["0 None", "5000 "]),
-    ],
-)
-def test_what_the_guides_say_in_python_runs(
-    own_server: Server, tmp_path: pathlib.Path, guide: str, printed: list[str]
-) -> None:
+# Guides with Python, and the first and the last line that it prints.
+PRINTED = {
+    "contexts": ['state {"steps":["book","pack","go"]}', "synced None"],
+    "streaming": ["0 None", "5000 "],
+}
+
+
+def test_no_guide_has_python_that_nobody_runs() -> None:
+    guides = (ROOT / "docs/guide").glob("*.md")
+    assert {guide.stem for guide in guides if "```python" in guide.read_text(encoding="utf-8")} == set(PRINTED)
+
+
+@pytest.mark.parametrize("guide", PRINTED)
+def test_what_the_guides_say_in_python_runs(own_server: Server, tmp_path: pathlib.Path, guide: str) -> None:
+    printed = PRINTED[guide]
     page = (ROOT / f"docs/guide/{guide}.md").read_text(encoding="utf-8")
     blocks = [block.split("```")[0] for block in page.split("```python\n")[1:]]
     assert blocks, "the guide says nothing in Python"
