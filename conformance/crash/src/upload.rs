@@ -222,7 +222,8 @@ fn write_noise(path: &Path, size: u64, rng: &mut StdRng) -> Result<Sha256Digest>
 
 async fn connect(server: &Server) -> Result<Client> {
     let policy = RetryPolicy::default().initial(Duration::from_millis(2)).max(Duration::from_millis(50));
-    let builder = Client::builder(format!("acb://{}", server.address())).credentials(Credentials::dev("default", AGENT));
+    let builder =
+        Client::builder(format!("acb://{}", server.address())).credentials(Credentials::dev("default", AGENT));
     Ok(builder.reconnect(policy.clone()).retry(policy).connect().await?)
 }
 

@@ -56,6 +56,11 @@ async fn after_each_of_20_kills_of_client_or_server_an_upload_sends_at_most_a_wi
     assert_eq!(gains, SIZE);
     assert_eq!(found.said, found.file, "the digest that the bus checked");
     assert_eq!(found.down, (found.file, SIZE), "what came down");
-    assert!(peak - found.tiny_peak <= MEMORY, "{:.1} MiB above {:.1}", mib(peak - found.tiny_peak), mib(found.tiny_peak));
+    assert!(
+        peak - found.tiny_peak <= MEMORY,
+        "{:.1} MiB above {:.1}",
+        mib(peak - found.tiny_peak),
+        mib(found.tiny_peak)
+    );
     assert!(killed.iter().any(|s| s.again() > s.framing()), "no kill met a chunk on its way: this proves nothing");
 }
