@@ -14,9 +14,13 @@ color=auto
 [ -t 1 ] || color=never
 step_fmt() { cargo fmt --all --check -- --color "$color"; }
 
-# The product: every lint. With the clients of the benchmark's peers, which nothing else compiles.
+# The clients of the benchmark's peers, which nothing else compiles. In all steps that read the code: dependencies that are
+# chosen with the same features are checked once.
+peers=acb-bench/peers
+
+# The product: every lint.
 step_clippy() {
-    cargo clippy --quiet --keep-going --workspace --features acb-bench/peers "${locked[@]}" -- -D warnings
+    cargo clippy --quiet --keep-going --workspace --features "$peers" "${locked[@]}" -- -D warnings
 }
 
 # And with it its tests. They own their tasks and time, and a panic is how they fail; clippy knows that of test functions,
@@ -24,7 +28,7 @@ step_clippy() {
 tests_may=(-A clippy::disallowed_methods -A clippy::disallowed_types -A clippy::unwrap_used -A clippy::expect_used
     -A clippy::panic -A clippy::float_cmp)
 step_clippy-tests() {
-    cargo clippy --quiet --keep-going --workspace --all-targets --features "$test_features" "${locked[@]}" -- \
+    cargo clippy --quiet --keep-going --workspace --all-targets --features "$peers,$test_features" "${locked[@]}" -- \
         -D warnings "${tests_may[@]}"
 }
 
@@ -40,7 +44,7 @@ step_links() { scripts/check-links.py; }
 # Style of the Python client and of its tests. Its types are checked by its tests, on what is installed.
 step_python() { ruff check --quiet sdk-python examples/python; }
 step_shell() { shellcheck --external-sources --source-path=scripts scripts/*.sh .ci/run; }
-step_docs() { RUSTDOCFLAGS="-D warnings" cargo doc --quiet --keep-going --workspace --no-deps "${locked[@]}"; }
+step_docs() { RUSTDOCFLAGS="-D warnings" cargo doc --quiet --keep-going --workspace --no-deps --features "$peers" "${locked[@]}"; }
 
 steps=("$@")
 [ ${#steps[@]} -gt 0 ] || steps=(fmt spelling links shell python deny proto tidy generated clippy clippy-tests docs)

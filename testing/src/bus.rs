@@ -3,7 +3,7 @@
 use std::{fmt, sync::Arc, time::Duration};
 
 use acb_ports::{
-    Clock, ManualClock, MessageLog, SystemClock,
+    BlobStore, Clock, ManualClock, MessageLog, SystemClock,
     memory::{MemoryBlobs, MemoryKeep, MemoryLog, MemoryMetadata},
 };
 use acb_sdk::{Client, ClientBuilder, Credentials, Dialer, Timestamp};
@@ -44,6 +44,14 @@ pub trait Wrapping: Send + Sync + fmt::Debug + 'static {
     fn clock(&self, clock: Arc<dyn Clock>) -> Arc<dyn Clock> {
         clock
     }
+
+    /// The blobs that the server sees.
+    fn blobs(&self, blobs: Arc<dyn BlobStore>) -> Arc<dyn BlobStore> {
+        blobs
+    }
+
+    /// The bus was killed: nothing of it is answered any more, and none of its work reaches log and metadata.
+    fn killed(&self) {}
 
     /// What stands around the routes.
     fn routes(&self) -> Option<RouteLayer> {
@@ -136,6 +144,7 @@ impl FakeBusBuilder {
             credentials: self.credentials,
             tenant: self.tenant,
             metadata: MemoryMetadata::new(),
+            opened: Mutex::default(),
             blobs: MemoryBlobs::new(),
             log,
             clock: Mutex::new(match self.clock {
@@ -165,6 +174,8 @@ pub struct FakeBus {
     credentials: bool,
     tenant: String,
     metadata: MemoryMetadata,
+    /// The running server's handle.
+    opened: Mutex<MemoryMetadata>,
     blobs: MemoryBlobs,
     log: MemoryLog,
     clock: Mutex<Time>,
@@ -280,6 +291,10 @@ impl FakeBus {
         self.switch.cut();
         // Before anything is told to end: what is on its way must not reach the stores any more.
         self.log.kill();
+        self.opened.lock().kill();
+        if let Some(wrapping) = &self.wrapping {
+            wrapping.killed();
+        }
         if let Some(run) = running.take() {
             run.end(End::Kill).await;
         }
@@ -338,11 +353,13 @@ impl FakeBus {
             Time::Manual(clock) => Arc::clone(clock) as Arc<dyn Clock>,
             Time::Real(clock) => Arc::clone(clock) as Arc<dyn Clock>,
         };
+        let mut blobs: Arc<dyn BlobStore> = Arc::new(self.blobs.reopened());
         if let Some(wrapping) = &self.wrapping {
-            (log, clock) = (wrapping.log(log), wrapping.clock(clock));
+            (log, clock, blobs) = (wrapping.log(log), wrapping.clock(clock), wrapping.blobs(blobs));
         }
-        let stores =
-            Stores { metadata: Arc::new(self.metadata.reopened()), log, blobs: Arc::new(self.blobs.reopened()) };
+        let metadata = self.metadata.reopened();
+        self.opened.lock().clone_from(&metadata);
+        let stores = Stores { metadata: Arc::new(metadata), log, blobs };
         let mut server = ServerBuilder::new(self.config.clone(), stores);
         if !self.credentials {
             server = server.dev();

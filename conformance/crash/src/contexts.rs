@@ -12,12 +12,12 @@
 
 use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
 
-use acb_sdk::{Client, ContextEvent, Credentials, ErrorCode, RetryPolicy, Sha256Digest};
+use acb_sdk::{Client, ClientBuilder, ContextEvent, ContextWatch, Credentials, ErrorCode, RetryPolicy, Sha256Digest};
 use acb_testkit::{
     Server, ServerOptions,
     wait::{Level, PATIENCE, wait_until, within},
 };
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use parking_lot::Mutex;
 use rand::{Rng as _, RngCore as _, SeedableRng as _, rngs::StdRng};
 use tokio::task::JoinSet;
@@ -45,6 +45,9 @@ const ANSWERS: (u64, u64) = (10, 60);
 const ANSWER_WITHIN: Duration = Duration::from_mins(1);
 /// How long uploads are kept that nobody continues, and a little more.
 const A_DAY: Duration = Duration::from_hours(25);
+
+/// More than there is between two sweeps.
+const AN_HOUR: Duration = Duration::from_hours(1);
 
 /// What was looked at.
 #[derive(Clone, Copy, Debug, Default)]
@@ -78,11 +81,50 @@ struct Log {
     answered: Count,
 }
 
-async fn connect(server: &Server, agent: &str) -> Result<Client> {
+/// Where a round is played: a server, and what happens to it.
+pub(crate) trait Place {
+    /// A client of an agent, to be set further.
+    fn client(&self, agent: &str) -> ClientBuilder;
+
+    /// Takes its server away in the middle of what it does, and brings it back.
+    async fn strike(&mut self) -> Result<()>;
+
+    /// Lets time pass for it.
+    async fn advance(&self, span: Duration) -> Result<()>;
+
+    /// Uploads that have a file.
+    fn stages(&self) -> usize;
+}
+
+/// The real server, killed by SIGKILL.
+struct Killed<'a> {
+    server: Server,
+    data: &'a Path,
+}
+
+impl Place for Killed<'_> {
+    fn client(&self, agent: &str) -> ClientBuilder {
+        Client::builder(format!("acb://{}", self.server.address())).credentials(Credentials::dev("default", agent))
+    }
+
+    async fn strike(&mut self) -> Result<()> {
+        self.server.kill().await?;
+        self.server.restart().await
+    }
+
+    async fn advance(&self, span: Duration) -> Result<()> {
+        self.server.admin().advance(span).await?;
+        Ok(())
+    }
+
+    fn stages(&self) -> usize {
+        std::fs::read_dir(self.data.join("tenants/default/stage")).map_or(0, Iterator::count)
+    }
+}
+
+async fn connect(place: &impl Place, agent: &str) -> Result<Client> {
     let policy = RetryPolicy::default().initial(Duration::from_millis(2)).max(Duration::from_millis(50));
-    let builder =
-        Client::builder(format!("acb://{}", server.address())).credentials(Credentials::dev("default", agent));
-    let builder = builder.reconnect(policy.clone()).retry(policy).request_timeout(ANSWER_WITHIN);
+    let builder = place.client(agent).reconnect(policy.clone()).retry(policy).request_timeout(ANSWER_WITHIN);
     builder.connect_timeout(ANSWER_WITHIN).connect().await.with_context(|| agent.to_owned())
 }
 
@@ -137,9 +179,21 @@ async fn upload(client: Client, seed: u64, log: Arc<Log>, over: CancellationToke
     Ok(())
 }
 
-/// Watches until it has been told the revision that ends it.
-async fn watch(client: Client, mut last: tokio::sync::watch::Receiver<u64>) -> Result<Vec<(String, u64)>> {
+/// Opens a watch that stands before anything is written, at a revision that it can go on from.
+async fn open_watch(client: &Client) -> Result<ContextWatch> {
+    client.contexts().share("", "there before").await?;
     let mut watch = client.contexts().watch().kind("written").open().await?;
+    let first = watch.next().await.context("the watch is over")??;
+    ensure!(matches!(first, ContextEvent::Synced(1..)), "a watch of nothing begins with {first:?}");
+    Ok(watch)
+}
+
+/// Watches until it has been told the revision that ends it.
+async fn watch(
+    client: Client,
+    mut watch: ContextWatch,
+    mut last: tokio::sync::watch::Receiver<u64>,
+) -> Result<Vec<(String, u64)>> {
     let mut told = Vec::new();
     loop {
         let end = *last.borrow_and_update();
@@ -149,35 +203,39 @@ async fn watch(client: Client, mut last: tokio::sync::watch::Receiver<u64>) -> R
         }
         tokio::select! {
             event = watch.next() => match event.context("the watch is over")?? {
-                ContextEvent::State(c) | ContextEvent::Created(c) | ContextEvent::Updated(c) => told.push((c.id, c.rev)),
-                _ => {}
+                ContextEvent::Created(c) | ContextEvent::Updated(c) => told.push((c.id, c.rev)),
+                other => bail!("the watch, which stood before, was told {other:?}"),
             },
             changed = last.changed() => changed?,
         }
     }
 }
 
-/// Files that uploads have open.
-fn stages(data: &Path) -> usize {
-    std::fs::read_dir(data.join("tenants/default/stage")).map_or(0, Iterator::count)
-}
-
-/// Plays a round.
+/// Plays a round against the real server.
 ///
 /// # Errors
 /// What did not hold.
 pub async fn play(seed: u64, data: &Path) -> Result<Found> {
-    let mut server = ServerOptions::default().data_dir(data).start().await?;
+    let mut place = Killed { server: ServerOptions::default().data_dir(data).start().await?, data };
+    let found = round(seed, &mut place).await?;
+    place.server.stop().await?;
+    Ok(found)
+}
+
+/// Plays a round.
+pub(crate) async fn round(seed: u64, place: &mut impl Place) -> Result<Found> {
     let (log, over) = (Arc::new(Log::default()), CancellationToken::new());
     let (end, last) = tokio::sync::watch::channel(0);
-    let watcher = tokio::spawn(watch(connect(&server, "watcher").await?, last));
+    let client = connect(place, "watcher").await?;
+    let begun = open_watch(&client).await?;
+    let watcher = tokio::spawn(watch(client, begun, last));
     let (mut writers, mut uploaders) = (JoinSet::new(), JoinSet::new());
     for n in 0..WRITERS {
-        let client = connect(&server, &format!("writer-{n}")).await?;
+        let client = connect(place, &format!("writer-{n}")).await?;
         writers.spawn(write(client, seed ^ n << 8, Arc::clone(&log), over.clone()));
     }
     for n in 0..UPLOADERS {
-        let client = connect(&server, &format!("uploader-{n}")).await?;
+        let client = connect(place, &format!("uploader-{n}")).await?;
         uploaders.spawn(upload(client, seed ^ n << 16 ^ 1, Arc::clone(&log), over.clone()));
     }
     let mut rng = StdRng::seed_from_u64(seed.rotate_left(17));
@@ -194,8 +252,7 @@ pub async fn play(seed: u64, data: &Path) -> Result<Found> {
             }
         }
         tokio::time::sleep(Duration::from_micros(rng.random_range(0..12_000))).await;
-        server.kill().await?;
-        server.restart().await?;
+        place.strike().await?;
     }
     over.cancel();
     while let Some(ended) = within("writers to end", ANSWER_WITHIN, writers.join_next()).await? {
@@ -204,7 +261,7 @@ pub async fn play(seed: u64, data: &Path) -> Result<Found> {
     while let Some(ended) = within("uploads to end", ANSWER_WITHIN, uploaders.join_next()).await? {
         ended??;
     }
-    let auditor = connect(&server, "auditor").await?;
+    let auditor = connect(place, "auditor").await?;
     let writes = log.writes.lock().clone();
     let mut found = Found::default();
     let acknowledged = revisions_rise(&writes)?;
@@ -221,14 +278,18 @@ pub async fn play(seed: u64, data: &Path) -> Result<Found> {
     let uploads = log.uploads.lock().clone();
     found.uploads = uploads.len();
     found.resumed = uploads.iter().filter(|(_, _, connections)| *connections > 1).count();
-    leave_orphans(&server, &mut rng, data).await?;
-    server.kill().await?;
-    server.restart().await?;
-    found.orphans = stages(data);
-    server.admin().advance(A_DAY).await?;
-    wait_until("stages to be given back", PATIENCE, || {
-        let left = stages(data);
-        async move { Level::when(left == 0, (), format!("{left} stages")) }
+    leave_orphans(place, &mut rng).await?;
+    place.strike().await?;
+    found.orphans = place.stages();
+    place.advance(A_DAY).await?;
+    let here = &*place;
+    wait_until("stages to be given back", PATIENCE, || async move {
+        let left = here.stages();
+        // The sweep that the start began may have come before the day was over: then it is the next.
+        match here.advance(AN_HOUR).await {
+            Ok(()) => Level::when(left == 0, (), format!("{left} stages")),
+            Err(error) => Level::not_yet(error),
+        }
     })
     .await?;
     let all = auditor.contexts().list().all().await?;
@@ -243,7 +304,6 @@ pub async fn play(seed: u64, data: &Path) -> Result<Found> {
         ensure!(down.sha256 == *sha256, "{id} came down as another content");
     }
     auditor.close().await;
-    server.stop().await?;
     Ok(found)
 }
 
@@ -274,16 +334,16 @@ fn told_once(told: &[(String, u64)], acknowledged: &BTreeMap<u64, String>) -> Re
 }
 
 /// Begins uploads and drops them in the middle.
-async fn leave_orphans(server: &Server, rng: &mut StdRng, data: &Path) -> Result<()> {
-    let client = connect(server, "forgetful").await?;
-    let before = stages(data);
+async fn leave_orphans(place: &impl Place, rng: &mut StdRng) -> Result<()> {
+    let client = connect(place, "forgetful").await?;
+    let before = place.stages();
     let content = noise(rng, 2 << 20);
     // Its source never ends: what is there of it is on disk when it is dropped.
     let (mut give, take) = tokio::io::duplex(64 << 10);
     let upload = tokio::spawn(client.streams().upload(take).chunk_bytes(CHUNK).into_future());
     tokio::io::AsyncWriteExt::write_all(&mut give, &content).await?;
     wait_until("a stage", PATIENCE, || {
-        let now = stages(data);
+        let now = place.stages();
         async move { Level::when(now > before, (), format!("{now} stages")) }
     })
     .await?;

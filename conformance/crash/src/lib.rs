@@ -9,6 +9,7 @@
 //! - [`check`]: a pure function from a history to what is wrong with it, rule by rule.
 //! - [`load`]: clients of every kind, one module a kind, behind one small trait.
 //! - [`round`]: one seed: start, load, kill, start again, settle, read the log, check.
+//! - [`power`]: contexts and uploads over a disk that forgets what was not synced, with the server in this process.
 //! - [`trace`]: a server under `strace`, and the proof that a sync ended before an acknowledgement left.
 //! - [`disk`]: small file systems that fill up and become read-only.
 //!
@@ -27,6 +28,7 @@ pub mod counter;
 pub mod disk;
 pub mod history;
 pub mod load;
+pub mod power;
 mod relay;
 pub mod round;
 pub mod trace;

@@ -19,7 +19,6 @@ use crate::{
     client::Handle,
     convert,
     error::Result,
-    idempotency::IdempotencyKey,
     pages::{Page, Pages},
     retry::Safety,
 };
@@ -322,10 +321,9 @@ impl UpdateContextBuilder {
     /// # Cancel safety
     /// Dropped, it may or may not have been changed.
     pub async fn send(self) -> Result<UpdatedContext> {
-        let key = self.key.unwrap_or_else(|| IdempotencyKey::random().as_str().to_owned());
         let fields = self.fields.into_iter().map(str::to_owned).collect();
-        let request = convert::update_context(self.id, self.spec, fields, self.payload, (self.if_rev, self.force), key);
-        write::change(self.core, request).await
+        let request = convert::update_context(self.id, self.spec, fields, self.payload, (self.if_rev, self.force));
+        write::change(self.core, request, self.key).await
     }
 }
 

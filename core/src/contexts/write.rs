@@ -9,6 +9,7 @@ use crate::{
     client::Handle,
     convert,
     error::{Error, ErrorCode, Result},
+    idempotency::IdempotencyKey,
     retry::Safety,
     streams::{LargeCall, UploadBuilder},
 };
@@ -60,12 +61,17 @@ pub(super) async fn share(core: Handle, request: v1::CreateContextRequest) -> Re
             let context = convert::context(SHARE, Some(done.context))?;
             Ok(SharedContext { context, existed: done.found })
         }
-        // The bus forgets an upload after a day, and a context's id never.
-        Err(error) if error.code() == ErrorCode::ContextExists => {
-            let found = super::Contexts::new(core).get(request.context_id).without_payload().await;
+        // The bus forgets an upload after some days, and a context's id never. While it knows it, another payload is another
+        // digest.
+        Err(error) if error.code() == ErrorCode::ContextExists || is_another(&error) => {
+            let found = super::Contexts::new(core).get(request.context_id.as_str()).without_payload().await;
             match found {
                 Ok(context) if context.sha256 == Sha256::digest(&payload)[..] => {
                     Ok(SharedContext { context, existed: true })
+                }
+                Ok(_) if is_another(&error) => {
+                    let message = format!("context id {} is taken", request.context_id);
+                    Err(Error::new(ErrorCode::ContextExists, SHARE, message))
                 }
                 _ => Err(error.with_operation(SHARE)),
             }
@@ -74,8 +80,19 @@ pub(super) async fn share(core: Handle, request: v1::CreateContextRequest) -> Re
     }
 }
 
-/// Changes a context.
-pub(super) async fn change(core: Handle, mut request: v1::UpdateContextRequest) -> Result<UpdatedContext> {
+/// Whether an upload is known, of another content.
+fn is_another(error: &Error) -> bool {
+    matches!(error.code(), ErrorCode::DigestMismatch | ErrorCode::ChunkMismatch)
+}
+
+/// Changes a context. `key` is the caller's own, when there is one.
+pub(super) async fn change(
+    core: Handle,
+    mut request: v1::UpdateContextRequest,
+    key: Option<String>,
+) -> Result<UpdatedContext> {
+    let is_own_key = key.is_some();
+    request.idempotency_key = key.unwrap_or_else(|| IdempotencyKey::random().as_str().to_owned());
     let large = request.payload.take_if(|payload| payload.len() > limits::CONTEXT_ONE_CALL_BYTES);
     let Some(payload) = large else {
         let response = update(&core, UPDATE, request).await?;
@@ -94,7 +111,14 @@ pub(super) async fn change(core: Handle, mut request: v1::UpdateContextRequest) 
         condition: (request.if_rev, request.force),
         payload,
     };
-    let done = UploadBuilder::of_call(core, call).carry().await.map_err(|e| e.with_operation(UPDATE))?;
+    let done = match UploadBuilder::of_call(core, call).carry().await {
+        Ok(done) => done,
+        Err(error) if is_own_key && is_another(&error) => {
+            let message = "the idempotency key was used for another update";
+            return Err(Error::new(ErrorCode::IdempotencyConflict, UPDATE, message));
+        }
+        Err(error) => return Err(error.with_operation(UPDATE)),
+    };
     let context = convert::context(UPDATE, Some(done.context))?;
     Ok(UpdatedContext { context, duplicate: done.found })
 }

@@ -63,10 +63,9 @@ pub(crate) fn update_context(
     fields: Vec<String>,
     payload: Option<Bytes>,
     (if_rev, force): (u64, bool),
-    idempotency_key: String,
 ) -> v1::UpdateContextRequest {
     let spec = Some(context_spec(spec));
-    v1::UpdateContextRequest { context_id: id, spec, fields, payload, if_rev, force, idempotency_key }
+    v1::UpdateContextRequest { context_id: id, spec, fields, payload, if_rev, force, idempotency_key: String::new() }
 }
 
 /// The fields of a spec that are not empty, as a change names them.

@@ -231,7 +231,7 @@ impl UploadBuilder {
         let source = Source::Bytes(call.payload);
         let (spec, context_id, fields, stream) = (call.spec, call.context_id, call.fields, Some(call.stream));
         let (if_rev, force) = call.condition;
-        Self { spec, context_id, fields, stream, if_rev, force, ..Self::new(core, source) }
+        Self { spec, context_id, if_rev, force, fields, stream, ..Self::new(core, source) }
     }
 
     async fn run(self) -> Result<Uploaded> {

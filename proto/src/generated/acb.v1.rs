@@ -3592,8 +3592,8 @@ pub struct UpdateContextRequest {
     /// Overwrites whatever is there. Audited.
     #[prost(bool, tag = "6")]
     pub force: bool,
-    /// The caller's key against doubles; at most 128 bytes. It is kept with the revision that it made, for as long as that
-    /// is (64): a repeat by the same agent gets the first answer with `duplicate` set.
+    /// The caller's key against doubles; at most 128 bytes. It is kept as long as the change that it made (the tenant's last
+    /// 100,000), or its revision: a repeat by the same agent gets the first answer with `duplicate` set.
     #[prost(string, tag = "7")]
     pub idempotency_key: ::prost::alloc::string::String,
 }

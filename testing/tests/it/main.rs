@@ -2,6 +2,7 @@
 
 #![allow(clippy::disallowed_methods, reason = "a test owns its tasks")]
 
+mod contexts;
 mod guide;
 mod leaks;
 mod life;

@@ -539,7 +539,7 @@ pub enum ListedAt {
 /// What [`trim`](super::MetadataStore::change_trim) may forget.
 #[derive(Clone, Copy, Debug)]
 pub struct Trim {
-    /// Changes up to this revision.
+    /// Changes up to this revision, and the keys of updates up to there whose revisions are no longer kept.
     pub changes_up_to: u64,
     /// Markers that were set before this time, with all that is kept of their contexts.
     pub markers_before: Timestamp,

@@ -45,8 +45,8 @@
 //!   number for all three. A renewal changes no revision.
 //! - META-26 A write happens only if its condition holds, in one step with it; otherwise `revision_conflict`. Of any number
 //!   of writes for one revision exactly one happens.
-//! - META-27 A write with the key of a revision that is kept, by the same agent, is answered with that revision and changes
-//!   nothing; with another body it is `idempotency_conflict`.
+//! - META-27 A write with the key of an earlier one, by the same agent, is answered with the revision that it made and changes
+//!   nothing; with another body it is `idempotency_conflict`. A key is known while its revision or its change is kept.
 //! - META-28 Of each context the newest `CONTEXT_HISTORY` revisions are kept, markers included. Reading at a revision gives
 //!   what was there then; `revision_gap` when that is no longer kept.
 //! - META-29 Removing puts a marker. What has one is answered with it and changed by nothing; removing what is absent

@@ -157,6 +157,7 @@ pub(super) fn trim(c: &Connection, tenant: &TenantId, trim: Trim) -> Result<Trim
             .execute((tenant.as_str(), put(last)))?;
         c.prepare_cached("UPDATE tenants SET changes_trimmed = ?2 WHERE tenant_id = ?1")?
             .execute((tenant.as_str(), put(last)))?;
+        context::forget_repeats(c, tenant, last)?;
     }
     let markers = context::forget_markers(c, tenant, trim.markers_before, trim.limit)?;
     Ok(Trimmed { changes: last - trimmed, markers })

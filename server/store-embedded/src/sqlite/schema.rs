@@ -27,6 +27,7 @@ pub const MIGRATIONS: &[Migration] = &[
     migration(3, "0003_audit.sql", include_str!("../../../../migrations/sqlite/0003_audit.sql")),
     migration(4, "0004_contexts.sql", include_str!("../../../../migrations/sqlite/0004_contexts.sql")),
     migration(5, "0005_streams.sql", include_str!("../../../../migrations/sqlite/0005_streams.sql")),
+    migration(6, "0006_context_repeats.sql", include_str!("../../../../migrations/sqlite/0006_context_repeats.sql")),
 ];
 
 const fn migration(version: u32, name: &'static str, sql: &'static str) -> Migration {

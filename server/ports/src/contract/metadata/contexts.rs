@@ -243,11 +243,19 @@ pub async fn meta_27_a_repeated_update_is_answered_with_the_first(mut c: Context
     others.by = agent("other");
     refused(c.store.context_update(&t, &made.id, others).await, ErrorCode::RevisionConflict);
     assert_eq!(c.store.context_get(&t, &made.id).await.unwrap().unwrap().rev, second.rev);
-    // The key goes with its revision.
+    // The key outlives its revision, by as many changes as are kept.
     let mut row = second;
     for n in 0..u64::from(limits::CONTEXT_HISTORY) {
         row = update(&*c.store, &t, &row, "y", 4 + n).await;
     }
+    refused(c.store.context_get_at(&t, &made.id, first.row.rev).await, ErrorCode::RevisionGap);
+    let trim = |changes_up_to| Trim { changes_up_to, markers_before: at(0), limit: 100 };
+    c.store.change_trim(&t, trim(first.row.rev - 1)).await.unwrap();
+    c.turn().await;
+    let late = c.store.context_update(&t, &made.id, keyed(made.rev, "k1", 1, 99)).await.unwrap();
+    assert_eq!((late.duplicate, late.row), (true, unread(&first.row)));
+    refused(c.store.context_update(&t, &made.id, keyed(made.rev, "k1", 2, 99)).await, ErrorCode::IdempotencyConflict);
+    c.store.change_trim(&t, trim(first.row.rev)).await.unwrap();
     c.turn().await;
     refused(c.store.context_update(&t, &made.id, keyed(made.rev, "k1", 1, 99)).await, ErrorCode::RevisionConflict);
 }

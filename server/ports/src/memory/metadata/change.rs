@@ -54,6 +54,9 @@ impl Tenant {
         let changes = last - self.changes_trimmed;
         self.changes = self.changes.split_off(&(last + 1));
         self.changes_trimmed = last;
+        for kept in self.contexts.values_mut() {
+            kept.forget_repeats(last);
+        }
         Trimmed { changes, markers: self.markers_forget(trim.markers_before, trim.limit as usize) }
     }
 }

@@ -19,6 +19,8 @@ pub(super) struct Kept {
     fingerprint: Sha256Digest,
     /// Oldest first; never empty.
     revisions: Vec<Revision>,
+    /// What is left of older ones that have a key: no payload.
+    repeats: Vec<Revision>,
 }
 
 #[derive(Clone, Debug)]
@@ -62,8 +64,16 @@ impl Kept {
     fn push(&mut self, row: ContextRow, repeat: Option<RepeatKey>) {
         self.revisions.push(Revision { row, repeat });
         if self.revisions.len() > limits::CONTEXT_HISTORY as usize {
-            self.revisions.remove(0);
+            let Revision { row, repeat } = self.revisions.remove(0);
+            if repeat.is_some() {
+                self.repeats.push(Revision { row: shown(&row, Payloads::LeaveOut), repeat });
+            }
         }
+    }
+
+    /// Forgets keys of revisions that are not kept.
+    pub(super) fn forget_repeats(&mut self, up_to: u64) {
+        self.repeats.retain(|revision| revision.row.rev > up_to);
     }
 }
 
@@ -151,7 +161,7 @@ impl Tenant {
             owner,
         };
         let revisions = vec![Revision { row: row.clone(), repeat: None }];
-        self.contexts.insert(id, Kept { fingerprint, revisions });
+        self.contexts.insert(id, Kept { fingerprint, revisions, repeats: Vec::new() });
         self.upload_complete(stream, rev, now);
         Ok(Created { row, existed: false })
     }
@@ -188,7 +198,8 @@ impl Tenant {
 
     fn repeated(&self, id: &ContextId, by: &AgentId, key: &RepeatKey) -> Option<&Revision> {
         let same = |r: &&Revision| r.row.updated_by == *by && r.repeat.as_ref().is_some_and(|of| of.key == key.key);
-        self.contexts.get(id)?.revisions.iter().rev().find(same)
+        let kept = self.contexts.get(id)?;
+        kept.revisions.iter().rev().chain(&kept.repeats).find(same)
     }
 
     pub(super) fn context_remove(&mut self, id: &ContextId, removal: &ContextRemoval) -> Result<Option<ContextRow>> {

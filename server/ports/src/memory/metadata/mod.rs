@@ -75,6 +75,11 @@ impl MemoryMetadata {
         self.state.lock().refusal = code;
     }
 
+    /// What kill -9 of its process does to this handle: nothing that comes later reaches the rows.
+    pub fn kill(&self) {
+        *self.open.lock() = Open::No;
+    }
+
     fn read(&self, operation: &'static str) -> Result<MutexGuard<'_, State>> {
         if *self.open.lock() == Open::No {
             return Err(StoreError::new(ErrorCode::Unavailable, operation, "the metadata store is closed"));

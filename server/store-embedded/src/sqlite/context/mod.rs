@@ -8,5 +8,5 @@ mod write;
 pub(super) use self::{
     list::list,
     read::{blobs_named, find, get, get_at, history, next_expiry, revision_at, revision_before},
-    write::{create, expire, forget_markers, remove, renew, update},
+    write::{create, expire, forget_markers, forget_repeats, remove, renew, update},
 };

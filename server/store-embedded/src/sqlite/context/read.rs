@@ -119,7 +119,7 @@ pub(in super::super) fn history(
     collect(query.query((tenant.as_str(), id.as_bytes(), before, limit))?, |row| context_row(row, payloads))
 }
 
-/// The kept revision that a key belongs to, with the digest of what it asked for.
+/// The revision that a key belongs to, with the digest of what it asked for: one that is kept, or what is left of one.
 pub(super) fn repeated(
     c: &Connection,
     tenant: &TenantId,
@@ -128,15 +128,22 @@ pub(super) fn repeated(
     key: &RepeatKey,
 ) -> Result<Option<(ContextRow, Sha256Digest)>> {
     let payloads = Payloads::LeaveOut;
-    let sql = format!(
-        "SELECT {}, r.repeat_body {OF_ONE} AND r.repeat_key = ?3 AND r.repeat_key <> '' AND r.updated_by = ?4 \
-         ORDER BY r.rev DESC LIMIT 1",
-        columns(payloads)
-    );
-    let mut query = c.prepare_cached(&sql)?;
-    first(query.query((tenant.as_str(), id.as_bytes(), &key.key, by))?, |row| {
-        Ok((context_row(row, payloads)?, Sha256Digest(digest(row, "repeat_body")?)))
-    })
+    for table in ["context_revisions", "context_repeats"] {
+        let sql = format!(
+            "SELECT {}, r.repeat_body FROM contexts c JOIN {table} r ON r.tenant_id = c.tenant_id AND \
+             r.context_id = c.context_id WHERE c.tenant_id = ?1 AND c.context_id = ?2 AND r.repeat_key = ?3 \
+             AND r.repeat_key <> '' AND r.updated_by = ?4 ORDER BY r.rev DESC LIMIT 1",
+            columns(payloads)
+        );
+        let mut query = c.prepare_cached(&sql)?;
+        let found = first(query.query((tenant.as_str(), id.as_bytes(), &key.key, by))?, |row| {
+            Ok((context_row(row, payloads)?, Sha256Digest(digest(row, "repeat_body")?)))
+        })?;
+        if found.is_some() {
+            return Ok(found);
+        }
+    }
+    Ok(None)
 }
 
 pub(in super::super) fn next_expiry(c: &Connection, tenant: &TenantId) -> Result<Option<Timestamp>> {

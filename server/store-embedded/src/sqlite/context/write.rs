@@ -11,7 +11,7 @@ use rusqlite::{Connection, named_params};
 
 use super::{
     super::{
-        convert::{collect, digest, first, put},
+        convert::{collect, digest, first, number, put},
         error::{Failure, Result, refuse},
         group,
         tenant::{self, Subject},
@@ -324,11 +324,29 @@ fn unindex(c: &Connection, tenant: &TenantId, id: &ContextId) -> Result<()> {
     Ok(())
 }
 
-/// Forgets revisions beyond the newest (META-28).
+/// Forgets revisions beyond the newest (META-28), but for the keys of those that have one (META-27).
 fn trim_history(c: &Connection, tenant: &TenantId, id: &ContextId) -> Result<()> {
-    const SQL: &str = "DELETE FROM context_revisions WHERE tenant_id = ?1 AND context_id = ?2 AND rev <= (SELECT rev FROM \
-                       context_revisions WHERE tenant_id = ?1 AND context_id = ?2 ORDER BY rev DESC LIMIT 1 OFFSET ?3)";
-    c.prepare_cached(SQL)?.execute((tenant.as_str(), id.as_bytes(), limits::CONTEXT_HISTORY))?;
+    const OLDEST: &str = "SELECT rev FROM context_revisions WHERE tenant_id = ?1 AND context_id = ?2 \
+                          ORDER BY rev DESC LIMIT 1 OFFSET ?3";
+    const KEYS: &str = "INSERT OR REPLACE INTO context_repeats (tenant_id, context_id, repeat_key, updated_by, \
+         repeat_body, rev, state, spec, access_rev, expires_at, updated_at, size, sha256, is_blob) SELECT tenant_id, \
+         context_id, repeat_key, updated_by, repeat_body, rev, state, spec, access_rev, expires_at, updated_at, size, \
+         sha256, is_blob FROM context_revisions WHERE tenant_id = ?1 AND context_id = ?2 AND rev <= ?3 \
+         AND repeat_key <> ''";
+    let mut query = c.prepare_cached(OLDEST)?;
+    let ids = (tenant.as_str(), id.as_bytes());
+    let over = first(query.query((ids.0, ids.1, limits::CONTEXT_HISTORY))?, |row| number(row, "rev"))?;
+    let Some(over) = over.map(put) else { return Ok(()) };
+    c.prepare_cached(KEYS)?.execute((ids.0, ids.1, over))?;
+    c.prepare_cached("DELETE FROM context_revisions WHERE tenant_id = ?1 AND context_id = ?2 AND rev <= ?3")?
+        .execute((ids.0, ids.1, over))?;
+    Ok(())
+}
+
+/// Forgets keys of revisions that are not kept, with the changes up to there.
+pub(in super::super) fn forget_repeats(c: &Connection, tenant: &TenantId, up_to: u64) -> Result<()> {
+    c.prepare_cached("DELETE FROM context_repeats WHERE tenant_id = ?1 AND rev <= ?2")?
+        .execute((tenant.as_str(), put(up_to)))?;
     Ok(())
 }
 

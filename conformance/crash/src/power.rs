@@ -1,0 +1,144 @@
+//! Power cuts under contexts and uploads: the whole server in this process, over blobs on a disk that forgets what was not
+//! synced.
+//!
+//! The metadata store is the model: what it took stays, as SQLite's does by its own promise. What is tried is the order of
+//! the two: no row before its bytes, no acknowledgement before either. Rounds are drawn from a seed; how the server's
+//! threads meet in one is the machine's, so a seed finds again what it found as often as not.
+
+use std::{io, path::Path, sync::Arc, time::Duration};
+
+use acb_log::{
+    Disk, DiskFile, SimDisk, SimRng,
+    disk::{DirEntry, DiskLock, OpenMode},
+};
+use acb_ports::BlobStore;
+use acb_sdk::ClientBuilder;
+use acb_store_embedded::EmbeddedBlobs;
+use acb_testing::{FakeBus, Wrapping};
+use anyhow::Result;
+use parking_lot::{Mutex, RwLock};
+
+use crate::contexts::{Found, Place, round};
+
+const ROOT: &str = "/data";
+
+/// The disk under the bus, as the bus sees it.
+#[derive(Debug)]
+struct Power {
+    disk: SimDisk,
+    seen: Arc<dyn Disk>,
+    rng: Mutex<SimRng>,
+    /// Whether the present life goes on. A thread of an earlier one reaches nothing any more: in this process nobody ends it.
+    life: Mutex<Arc<RwLock<bool>>>,
+}
+
+impl Wrapping for Power {
+    fn blobs(&self, _: Arc<dyn BlobStore>) -> Arc<dyn BlobStore> {
+        let life = Arc::new(RwLock::new(true));
+        *self.life.lock() = Arc::clone(&life);
+        let disk = Alive { disk: Arc::clone(&self.seen), life };
+        Arc::new(EmbeddedBlobs::open(Arc::new(disk), Path::new(ROOT)))
+    }
+
+    fn killed(&self) {
+        let life = Arc::clone(&self.life.lock());
+        let mut goes_on = life.write();
+        *goes_on = false;
+        self.disk.power_cut(&mut self.rng.lock());
+    }
+}
+
+/// The disk for one life. Open files end with it by themselves.
+#[derive(Debug)]
+struct Alive {
+    disk: Arc<dyn Disk>,
+    life: Arc<RwLock<bool>>,
+}
+
+impl Alive {
+    fn now<T>(&self, work: impl FnOnce(&dyn Disk) -> io::Result<T>) -> io::Result<T> {
+        let goes_on = self.life.read();
+        if *goes_on { work(&*self.disk) } else { Err(io::Error::other("the power is gone")) }
+    }
+}
+
+impl Disk for Alive {
+    fn create_dir_all(&self, path: &Path) -> io::Result<()> {
+        self.now(|disk| disk.create_dir_all(path))
+    }
+
+    fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn DiskFile>> {
+        self.now(|disk| disk.open(path, mode))
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.now(|disk| disk.rename(from, to))
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        self.now(|disk| disk.remove(path))
+    }
+
+    fn remove_dir_all(&self, path: &Path) -> io::Result<()> {
+        self.now(|disk| disk.remove_dir_all(path))
+    }
+
+    fn list(&self, path: &Path) -> io::Result<Vec<DirEntry>> {
+        self.now(|disk| disk.list(path))
+    }
+
+    fn sync_dir(&self, path: &Path) -> io::Result<()> {
+        self.now(|disk| disk.sync_dir(path))
+    }
+
+    fn lock(&self, path: &Path, content: &str) -> io::Result<Box<dyn DiskLock>> {
+        self.now(|disk| disk.lock(path, content))
+    }
+
+    fn entropy(&self) -> u64 {
+        self.disk.entropy()
+    }
+}
+
+struct Cut {
+    bus: FakeBus,
+    disk: SimDisk,
+}
+
+impl Place for Cut {
+    fn client(&self, agent: &str) -> ClientBuilder {
+        self.bus.client(agent)
+    }
+
+    async fn strike(&mut self) -> Result<()> {
+        Ok(self.bus.restart().await?)
+    }
+
+    async fn advance(&self, span: Duration) -> Result<()> {
+        self.bus.advance(span)?;
+        Ok(())
+    }
+
+    fn stages(&self) -> usize {
+        self.disk.paths().iter().filter(|path| path.parent().is_some_and(|dir| dir.ends_with("stage"))).count()
+    }
+}
+
+/// Plays a round on a disk. `seen` puts something between the bus and the disk.
+///
+/// # Errors
+/// What did not hold.
+pub async fn play(seed: u64, seen: impl FnOnce(Arc<dyn Disk>) -> Arc<dyn Disk>) -> Result<Found> {
+    let disk = SimDisk::new(seed);
+    // The data folder is there before anything is kept in it: the log makes it.
+    disk.create_dir_all(Path::new(ROOT))?;
+    disk.sync_dir(Path::new("/"))?;
+    let power = Power {
+        seen: seen(disk.shared()),
+        disk: disk.clone(),
+        rng: Mutex::new(SimRng::new(seed)),
+        life: Mutex::default(),
+    };
+    let bus = FakeBus::builder().wrapped(Arc::new(power)).start().await?;
+    round(seed, &mut Cut { bus, disk }).await
+}

@@ -1,0 +1,73 @@
+//! How contents travel: nobody needs to know, but the bus can tell.
+
+use std::{io::Cursor, time::Duration};
+
+use acb_sdk::{ContextScope, ErrorCode};
+use acb_testing::FakeBus;
+
+/// Most that goes in one call.
+const ONE_CALL: usize = acb_types::limits::CONTEXT_ONE_CALL_BYTES;
+
+/// Uploads that the bus has completed.
+fn uploads(bus: &FakeBus) -> u64 {
+    let metrics = bus.metrics().unwrap();
+    let line = metrics.lines().find(|line| line.starts_with("acb_uploads_complete_total ")).unwrap();
+    line.rsplit_once(' ').unwrap().1.parse().unwrap()
+}
+
+#[tokio::test]
+async fn what_is_larger_than_one_call_takes_is_streamed_and_nothing_else_is() {
+    let bus = FakeBus::start().await.unwrap();
+    let alice = bus.client("alice").connect().await.unwrap();
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let (contexts, streams) = (alice.contexts(), alice.streams());
+    for (size, streamed) in [(0, 0), (ONE_CALL, 0), (ONE_CALL + 1, 1)] {
+        let content: Vec<u8> = (0..size).map(|n| n as u8).collect();
+        let mut before = uploads(&bus);
+        let mut count = || {
+            let now = uploads(&bus);
+            now - std::mem::replace(&mut before, now)
+        };
+        let shared = contexts.share("", content.clone()).scope(ContextScope::Public).await.unwrap();
+        assert_eq!((count(), shared.size, shared.existed), (streamed, size as u64, false));
+        let updated = contexts.update(shared.id.as_str()).payload(content.clone()).force().await.unwrap();
+        assert_eq!((count(), updated.size, updated.duplicate), (streamed, size as u64, false));
+        // What is not said of it stays, however it travelled.
+        assert_eq!((updated.scope, updated.version.as_str()), (ContextScope::Public, "0.1.1"));
+        let read = streams.upload(Cursor::new(content.clone())).await.unwrap();
+        assert_eq!((count(), read.size, read.sent_bytes), (streamed, size as u64, size as u64));
+        std::fs::write(file.path(), &content).unwrap();
+        let from_file = streams.upload_path(file.path()).update(read.context_id.as_str(), read.rev).await.unwrap();
+        assert_eq!((count(), from_file.sha256), (streamed, read.sha256));
+        for id in [shared.id.as_str(), &read.context_id] {
+            assert_eq!(contexts.get(id).await.unwrap().payload, content);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_large_call_that_is_repeated_is_done_once() {
+    let bus = FakeBus::start().await.unwrap();
+    let alice = bus.client("alice").connect().await.unwrap();
+    let contexts = alice.contexts();
+    let content = vec![7; ONE_CALL + 1];
+    let made = contexts.share("big", content.clone()).await.unwrap();
+    let share = || contexts.share("big", content.clone()).id(made.id.as_str());
+    assert!(share().await.unwrap().existed);
+    let change = || {
+        let change = contexts.update(made.id.as_str()).payload(content.clone());
+        change.if_rev(made.rev).idempotency_key("once")
+    };
+    let first = change().await.unwrap();
+    let again = change().await.unwrap();
+    assert_eq!((first.duplicate, again.duplicate, again.rev), (false, true, first.rev));
+    let other = change().payload(vec![8; ONE_CALL + 1]).await.unwrap_err();
+    assert_eq!(other.code(), ErrorCode::IdempotencyConflict);
+    // The bus forgets an upload in the end, and the context never.
+    for _ in 0..4 {
+        assert!(share().await.unwrap().existed);
+        let other = contexts.share("big", vec![8; ONE_CALL + 1]).id(made.id.as_str()).await.unwrap_err();
+        assert_eq!(other.code(), ErrorCode::ContextExists);
+        bus.advance(Duration::from_hours(25)).unwrap();
+    }
+}
