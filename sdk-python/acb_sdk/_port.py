@@ -98,6 +98,17 @@ class AsyncPort:
             self._bridge.close()
         _logging.flush()
 
+    def release(self) -> None:
+        """Closes from wherever: a loop that runs on another thread does it itself."""
+        try:
+            here = self._running()
+        except RuntimeError:
+            here = None
+        if here is not self._loop and self._loop.is_running():
+            self._loop.call_soon_threadsafe(self.close)
+        else:
+            self.close()
+
     def stats(self) -> dict[str, int]:
         """Counts of the loop's bridge since it was made."""
         return self._bridge.stats()
@@ -128,6 +139,9 @@ class Port:
 
     def close(self) -> None:
         """There is nothing to let go."""
+
+    def release(self) -> None:
+        """As little as ``close``."""
 
     def stats(self) -> dict[str, int]:
         """A sync client has no queue: nothing to count."""
