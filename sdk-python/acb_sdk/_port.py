@@ -93,9 +93,15 @@ class AsyncPort:
         shared.users -= 1
         if shared.users == 0:
             del _bridges[self._loop]
-            if not self._loop.is_closed():
+            if self._loop.is_closed():
+                self._bridge.close()
+            else:
                 self._loop.remove_reader(self._bridge.fileno())
-            self._bridge.close()
+                # What has come is theirs; who waits for more would wait for ever.
+                self._bridge.drain()
+                for future in self._bridge.close():
+                    if not future.done():
+                        future.set_exception(make("client_closed", "the client was closed", "close"))
         _logging.flush()
 
     def release(self) -> None:

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use acb_kit::Inherited;
-use acb_sdk::{Client, ClientBuilder, Credentials, Durability, Error, ErrorCode, Event, Events, RetryPolicy, TlsOptions};
+use acb_sdk::{
+    Client, ClientBuilder, Credentials, Durability, Error, ErrorCode, Event, Events, RetryPolicy, TlsOptions,
+};
 use pyo3::{prelude::*, types::PyDict};
 
 use crate::{
