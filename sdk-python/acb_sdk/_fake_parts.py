@@ -131,7 +131,7 @@ class FakeBusParts:
         return self._held.networks[name]
 
     def cut(self, agent: str, *, tenant: str | None = None) -> None:
-        """Ends an agent's connections, at once and without a word; its clients come back. Short for ``network(agent).cut()``."""
+        """Ends an agent's connections, at once and without a word; its clients come back. It is ``network(agent).cut()``."""
         self.network(agent, tenant=tenant).cut()
 
     def now(self) -> datetime:

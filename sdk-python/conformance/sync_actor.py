@@ -30,6 +30,10 @@ from shapes import (
 )
 
 import acb_sdk
+from acb_sdk.testing import FakeBus
+
+# Where clients of the fake bus in this program are told to connect.
+FAKE = "fake"
 
 
 class Session:
@@ -43,12 +47,46 @@ class Session:
         self.count = 0
 
 
+class BusActor:
+    """The fake bus of this program."""
+
+    def __init__(self) -> None:
+        self.bus = FakeBus()
+
+    def call(self, verb: str, args: Args) -> Args:
+        """Does what a verb says, and tells the time."""
+        self.bus.start()
+        if verb == "advance":
+            self.bus.advance(args["seconds"])
+        elif verb == "set_wall":
+            self.bus.set_wall(datetime.fromtimestamp(args["wall_ms"] / 1000, UTC))
+        elif verb == "kill":
+            self.bus.kill()
+        elif verb == "stop":
+            self.bus.stop()
+        elif verb == "restart":
+            self.bus.restart()
+        elif verb == "network":
+            line = self.bus.network(args["agent"], tenant=args["tenant"])
+            if args["act"] == "cut_after":
+                line.cut_after(args["way"], args["bytes"])
+            else:
+                getattr(line, args["act"])()
+        else:
+            raise BadScenarioError(f"the bus has nothing for {verb}")
+        return {"wall_ms": ms(self.bus.now())}
+
+
 class Actor:
     """One agent over the installed client."""
 
     def __init__(
-        self, background: Callable[[Callable[[], Any]], Any], blocking: Callable[[Callable[[], None]], Any]
+        self,
+        background: Callable[[Callable[[], Any]], Any],
+        blocking: Callable[[Callable[[], None]], Any],
+        fake: BusActor | None = None,
     ) -> None:
+        self.fake = fake
         self.background = background
         self.blocking = blocking
         self.endpoint = ""
@@ -74,7 +112,11 @@ class Actor:
     def client(self) -> acb_sdk.Client:
         if self.held is None:
             credentials = self.credentials or acb_sdk.Credentials.dev(self.agent, tenant=self.tenant)
-            self.held = acb_sdk.Client(self.endpoint, credentials=credentials).connect()
+            if self.fake is not None and self.endpoint == FAKE:
+                bus = self.fake.bus
+                self.held = bus.client(self.agent, tenant=self.tenant, credentials=credentials)
+            else:
+                self.held = acb_sdk.Client(self.endpoint, credentials=credentials).connect()
         return self.held
 
     def hang_up(self) -> None:

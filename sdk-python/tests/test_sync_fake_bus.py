@@ -88,13 +88,14 @@ def test_a_client_whose_connection_is_cut_comes_back_and_another_never_notices()
                 event = bobs.next(timeout=WITHIN)
                 assert event is not None
                 names.append(event.name)
-            assert names[0] == "suspended"
+            assert [name for name in names if name != "connected"] == ["suspended", "resumed"]
             alice.messages.send("bob", "after")
             message = inbox.next(timeout=WITHIN)
             assert message is not None and message.text == "after"
             message.ack_confirmed(timeout=WITHIN)
         with pytest.raises(acb_sdk.DeadlineExceededError):
-            alices.next(timeout=0.02)
+            while (event := alices.next(timeout=0.02)) is not None:
+                assert event.name == "connected"
 
 
 @pytest.mark.parametrize(("way", "size"), [("up", 1000), ("down", 10)])
@@ -107,8 +108,13 @@ def test_publishes_cut_in_the_middle_are_stored_once_each_and_in_order(way: Way,
         bus.network("alice").cut_after(way, size)
         stored = alice.messages.publisher("cut.x").publish_many([b"%d" % n for n in range(300)], timeout=WITHIN)
         assert len(stored) == 300
-        event = events.next(timeout=WITHIN)
-        assert event is not None and event.name == "suspended", "nothing was cut"
+        # That it is connected may have been said before anybody listened.
+        names: list[str] = []
+        while "suspended" not in names:
+            event = events.next(timeout=WITHIN)
+            assert event is not None
+            names.append(event.name)
+        assert names in (["suspended"], ["connected", "suspended"])
         with reader.subscribe("all", max_pending=400) as messages:
             found: list[int] = []
             while len(found) < 300:
@@ -228,8 +234,10 @@ def test_its_clients_are_closed_with_it_and_nothing_is_done_after_that() -> None
         bus.client("alice")
     assert (early.value.code, "start()" in early.value.message) == ("invalid_state", True)
     assert bus.start() is bus
+    alice = bus.client("alice", options=acb_sdk.Options(durability="memory"))
+    alice.agents.register("alice")
     assert bus.start() is bus, "once more is no other bus"
-    alice = bus.client("alice")
+    assert (alice.messages.send("alice", "x", timeout=WITHIN)).durability == "memory"
     with bus.client("bob") as bob:
         bob.agents.register("bob")
     assert alice.is_connected and not bob.is_connected

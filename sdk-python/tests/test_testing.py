@@ -96,35 +96,46 @@ def test_an_agent_answers_another_without_a_loop() -> None:
 
 
 async def test_what_takes_time_leaves_the_loop_alone() -> None:
-    # Each of them is work for the bus's threads; a loop that they blocked would have no turn before they are over.
+    # A loop that they blocked would have one turn for each of them: the one that began it. What was quick may need no more
+    # either, but not each time.
+    rounds = 10
     async with AsyncFakeBus() as bus:
         alice = await bus.client("alice")
         await alice.agents.register("alice")
-        for work in (lambda: bus.advance(3600), bus.kill, bus.restart, bus.stop):
-            turns = 0
-            task = asyncio.ensure_future(work())
-            while not task.done():
-                turns += 1
-                await asyncio.sleep(0)
-            await task
-            assert turns > 1
+        turns = {"advance": 0, "kill": 0, "restart": 0, "stop": 0}
+        for _ in range(rounds):
+            for name in turns:
+                task = asyncio.ensure_future(bus.advance(3600) if name == "advance" else getattr(bus, name)())
+                while not task.done():
+                    turns[name] += 1
+                    await asyncio.sleep(0)
+                await task
+            await bus.restart()
+        assert min(turns.values()) > rounds, turns
 
 
 async def test_a_start_that_is_given_up_leaves_nothing() -> None:
     before = threads_of_buses()
-    bus = AsyncFakeBus()
-    starting = asyncio.ensure_future(bus.start())
-    await asyncio.sleep(0)
-    starting.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await starting
-    # The thread that began to start sees that nobody wants it any more.
+    given_up = 0
+    for _ in range(20):
+        bus = AsyncFakeBus()
+        starting = asyncio.ensure_future(bus.start())
+        await asyncio.sleep(0)
+        starting.cancel()
+        if (await asyncio.gather(starting, return_exceptions=True))[0] is bus:
+            # It was quicker.
+            await bus.close()
+        else:
+            given_up += 1
+            assert not bus.is_running
+    assert given_up > 0
+    # The threads that began to start see that nobody wants them any more.
     until = time.monotonic() + 20
     while threads_of_buses() != before and time.monotonic() < until:
         await asyncio.sleep(0.001)
     assert threads_of_buses() == before
-    async with bus:
-        assert bus.is_running
+    async with AsyncFakeBus() as again:
+        assert again.is_running
 
 
 def test_twenty_buses_leave_no_thread_and_no_descriptor() -> None:
@@ -208,6 +219,10 @@ def test_a_client_of_a_loop_on_another_thread_is_closed_with_the_bus() -> None:
                 await news.next()
             except acb_sdk.AcbError as error:
                 seen.append(error.code)
+        # And its loop watches nothing any more.
+        async with asyncio.timeout(20):
+            while asyncio.get_running_loop() in acb_sdk._port._bridges:
+                await asyncio.sleep(0)
         ended.set()
 
     thread = threading.Thread(target=lambda: asyncio.run(listen()))

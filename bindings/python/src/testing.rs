@@ -156,7 +156,6 @@ impl NativeFakeBus {
     }
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "one of those that give results")]
 fn give_time(py: Python<'_>, at: Timestamp) -> PyResult<Py<PyAny>> {
     Ok(time(py, at)?.unwrap_or_else(|| py.None()))
 }
