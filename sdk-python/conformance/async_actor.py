@@ -111,12 +111,13 @@ class AsyncActor:
     async def client(self) -> acb_sdk.AsyncClient:
         if self.held is None:
             credentials = self.credentials or acb_sdk.Credentials.dev(self.agent, tenant=self.tenant)
-            if self.fake is not None and self.endpoint == FAKE:
-                bus = self.fake.bus
-                self.held = await bus.client(self.agent, tenant=self.tenant, credentials=credentials)
-            else:
-                self.held = await acb_sdk.AsyncClient(self.endpoint, credentials=credentials).connect()
+            self.held = await self.connected(credentials)
         return self.held
+
+    async def connected(self, credentials: acb_sdk.Credentials) -> acb_sdk.AsyncClient:
+        if self.fake is not None and self.endpoint == FAKE:
+            return await self.fake.bus.client(self.agent, tenant=self.tenant, credentials=credentials)
+        return await acb_sdk.AsyncClient(self.endpoint, credentials=credentials).connect()
 
     async def hang_up(self) -> None:
         for session in self.sessions.values():
@@ -674,7 +675,7 @@ class AsyncActor:
     # --- identity ---------------------------------------------------------------------------------------------------
 
     async def take_tokens(self, credentials: acb_sdk.Credentials) -> Args:
-        client = await acb_sdk.AsyncClient(self.endpoint, credentials=credentials).connect()
+        client = await self.connected(credentials)
         tokens = client.auth.tokens()
         await client.close()
         if tokens is None:

@@ -112,12 +112,13 @@ class Actor:
     def client(self) -> acb_sdk.Client:
         if self.held is None:
             credentials = self.credentials or acb_sdk.Credentials.dev(self.agent, tenant=self.tenant)
-            if self.fake is not None and self.endpoint == FAKE:
-                bus = self.fake.bus
-                self.held = bus.client(self.agent, tenant=self.tenant, credentials=credentials)
-            else:
-                self.held = acb_sdk.Client(self.endpoint, credentials=credentials).connect()
+            self.held = self.connected(credentials)
         return self.held
+
+    def connected(self, credentials: acb_sdk.Credentials) -> acb_sdk.Client:
+        if self.fake is not None and self.endpoint == FAKE:
+            return self.fake.bus.client(self.agent, tenant=self.tenant, credentials=credentials)
+        return acb_sdk.Client(self.endpoint, credentials=credentials).connect()
 
     def hang_up(self) -> None:
         for session in self.sessions.values():
@@ -675,7 +676,7 @@ class Actor:
     # --- identity ---------------------------------------------------------------------------------------------------
 
     def take_tokens(self, credentials: acb_sdk.Credentials) -> Args:
-        client = acb_sdk.Client(self.endpoint, credentials=credentials).connect()
+        client = self.connected(credentials)
         tokens = client.auth.tokens()
         client.close()
         if tokens is None:

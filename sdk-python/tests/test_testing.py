@@ -25,7 +25,7 @@ def threads_of_buses() -> list[str]:
     for thread in pathlib.Path("/proc/self/task").iterdir():
         try:
             names.append((thread / "comm").read_text().strip())
-        except FileNotFoundError:
+        except OSError:
             continue
     return sorted(name for name in names if name.startswith(OF_A_BUS))
 

@@ -17,8 +17,8 @@ use crate::{
 pub(super) const ENDPOINT: &str = "fake";
 /// Whom commands to the bus go to.
 const BUS: u64 = 0;
-/// Who looks at messages beside the clients. Agents of scenarios are counted from 1 on.
-const PROBE: u64 = u64::MAX >> 1;
+/// Who looks at messages beside an agent's client: the agent's number with this bit. Agents are counted from 1 on.
+const PROBE: u64 = 1 << 62;
 
 /// A fake bus in a program. Ended with the last clone.
 #[derive(Clone)]
@@ -82,14 +82,21 @@ impl GuestBus {
         self.say("network", args).await.map(drop)
     }
 
-    /// Where a message stands, as a client of the bus is told. Nothing while there is none.
-    pub(super) async fn standing(&self, tenant: &str, id: &str) -> Value {
+    /// Lets go of what looked at messages beside this agent.
+    pub(super) async fn forget(&self, agent: u64) {
+        // A program that is gone holds nothing.
+        let _ = self.process.call(agent | PROBE, "forget", Value::Null).await;
+    }
+
+    /// Where a message stands, as a client of the bus beside this agent is told. Nothing while there is no answer.
+    pub(super) async fn standing(&self, agent: u64, tenant: &str, id: &str) -> Value {
+        let probe = agent | PROBE;
         let place = json!({
             "endpoint": ENDPOINT, "tenant": tenant, "agent": "probe", "patience": PATIENCE.as_secs_f64(),
         });
         let asked = async {
-            self.process.call(PROBE, "place", place).await?;
-            self.process.call(PROBE, "status", json!({"id": id})).await
+            self.process.call(probe, "place", place).await?;
+            self.process.call(probe, "status", json!({"id": id})).await
         };
         asked.await.map_or(Value::Null, |mut status: Value| status["subscriptions"].take())
     }

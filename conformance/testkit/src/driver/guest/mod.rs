@@ -123,9 +123,13 @@ impl Drop for GuestDriver {
     fn drop(&mut self) {
         if let Ok(process) = &self.process {
             let (process, number) = (Arc::clone(process), self.number);
+            let bus = if let Reach::Guest(bus) = &self.place.reach { Some(bus.clone()) } else { None };
             tokio::spawn(async move {
                 // Whatever it held goes with it; a program that is gone holds nothing.
                 let _ = process.call(number, "forget", Value::Null).await;
+                if let Some(bus) = bus {
+                    bus.forget(number).await;
+                }
             });
         }
     }
@@ -337,7 +341,7 @@ impl GuestDriver {
     /// Where a message stands, as the server says.
     async fn standing(&mut self, id: &str) -> Result<Value, Failure> {
         if let Reach::Guest(bus) = &self.place.reach {
-            return Ok(bus.standing(&self.place.tenant, id).await);
+            return Ok(bus.standing(self.number, &self.place.tenant, id).await);
         }
         let probe = if let Some(probe) = &self.probe {
             probe.clone()
