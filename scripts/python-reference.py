@@ -6,11 +6,14 @@
 
 import ast
 import dataclasses
+import importlib.util
 import inspect
 import pathlib
+import re
 import sys
 
 import acb_sdk
+import acb_sdk.testing
 
 OUT = pathlib.Path(__file__).resolve().parents[1] / "docs/sdk-reference/python.md"
 # The order in which people meet them.
@@ -22,6 +25,9 @@ FACES = [
     ("Receiving", ["AsyncSubscription", "AsyncMessage", "AsyncReceipt", "KeptLease", "Published"]),
 ]
 PLAIN = ["Credentials", "Options", "Tls"]
+# Of `acb_sdk.testing`, and what pytest finds beside it.
+TESTING = ["AsyncFakeBus", "Network"]
+PLUGIN = "pytest_acb_sdk"
 
 
 def natives() -> dict[str, ast.ClassDef]:
@@ -68,6 +74,32 @@ def members(cls: type) -> list[tuple[str, str]]:
     return out
 
 
+def inherited(cls: type) -> list[tuple[str, str]]:
+    """Its members, and those of its bases in this package."""
+    return [found for base in cls.__mro__ if base.__module__.startswith("acb_sdk.") for found in members(base)]
+
+
+def fixtures() -> list[tuple[str, str]]:
+    """The plugin's fixtures, from its source: nothing that pytest made of them has their words."""
+    spec = importlib.util.find_spec(PLUGIN)
+    assert spec is not None and spec.origin is not None, f"{PLUGIN} is not installed"
+    made = ast.parse(pathlib.Path(spec.origin).read_text()).body
+    return [(node.name, line(ast.get_docstring(node))) for node in made if isinstance(node, ast.FunctionDef)]
+
+
+def testing() -> list[str]:
+    out = ["", "## Testing: `acb_sdk.testing`", "", "How to: [guide](../guide/testing.md#in-python)."]
+    for name in TESTING:
+        cls = getattr(acb_sdk.testing, name)
+        out += ["", f"### `{name}`", "", *(inspect.getdoc(cls) or "").splitlines(), ""]
+        if cls.__init__ is not object.__init__ and name != "Network":
+            signature = re.sub(r": '([^']*)'", r": \1", str(inspect.signature(cls))).replace(" -> 'None'", "")
+            out.append(f"- `{name}{signature}`")
+        out += [f"- `{shown}`" + (f": {text}" if text else "") for shown, text in inherited(cls)]
+    out += ["", "### Fixtures of pytest", "", "Found by pytest where the wheel is installed; no import is needed.", ""]
+    return out + [f"- `{name}`: {text}" for name, text in fixtures()]
+
+
 def write() -> str:
     stubs = natives()
     out = [
@@ -102,6 +134,7 @@ def write() -> str:
         cls = getattr(acb_sdk, name)
         fields = ", ".join(f"`{f.name}: {f.type}`" for f in dataclasses.fields(cls))
         out.append(f"- **`{name}`**: {line(cls.__doc__)} {fields}")
+    out += testing()
     out += ["", "## Exceptions", "", "```text", *(sys.modules["acb_sdk._errors"].__doc__ or "").splitlines()[2:16], "```"]
     return "\n".join(out).rstrip() + "\n"
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
-    from ._native import AsyncMessage, NativeClient
+    from ._native import AsyncMessage, NativeClient, NativeNetwork
     from ._options import Credentials
     from ._types import DeadLetterPolicy, Health, Identity
 
@@ -54,6 +54,7 @@ class AsyncClient:
         self._options = options or Options()
         self._held: tuple[NativeClient, AsyncPort] | None = None
         self._closed = False
+        self._network: NativeNetwork | None = None
 
     async def connect(self) -> Self:
         """Connects and logs in, when it is not connected. Raises ``invalid_credentials``, ``unavailable``."""
@@ -63,8 +64,8 @@ class AsyncClient:
             port = AsyncPort()
             parts = list(self._credentials.parts) if self._credentials is not None else []
             try:
-                call = _native.connect(self._endpoint, parts, self._options.to_native(), port.runner())
-                native = await port.run(call)
+                connect = _native.connect if self._network is None else self._network.connect
+                native = await port.run(connect(self._endpoint, parts, self._options.to_native(), port.runner()))
             except BaseException:
                 port.close()
                 raise
@@ -86,6 +87,15 @@ class AsyncClient:
         who = self._credentials.shown if self._credentials is not None else "nobody"
         state = "closed" if self._closed else "connected" if self._held is not None else "not connected"
         return f"<{type(self).__name__} {self._endpoint} as {who}, {state}>"
+
+    def _come_by(self, network: NativeNetwork) -> None:
+        """Connects by a way of a fake bus."""
+        self._network = network
+
+    def _give_up(self) -> tuple[NativeClient, AsyncPort] | None:
+        """Is closed by a fake bus that ends, which may be outside of the client's loop: closing is the bus's affair."""
+        held, self._held, self._closed = self._held, None, True
+        return held
 
     def _native_and_port(self) -> tuple[NativeClient, AsyncPort]:
         if self._held is None:

@@ -93,10 +93,27 @@ class AsyncPort:
         shared.users -= 1
         if shared.users == 0:
             del _bridges[self._loop]
-            if not self._loop.is_closed():
+            if self._loop.is_closed():
+                self._bridge.close()
+            else:
                 self._loop.remove_reader(self._bridge.fileno())
-            self._bridge.close()
+                # What has come is theirs; who waits for more would wait for ever.
+                self._bridge.drain()
+                for future in self._bridge.close():
+                    if not future.done():
+                        future.set_exception(make("client_closed", "the client was closed", "close"))
         _logging.flush()
+
+    def release(self) -> None:
+        """Closes from wherever: a loop that runs on another thread does it itself."""
+        try:
+            here = self._running()
+        except RuntimeError:
+            here = None
+        if here is not self._loop and self._loop.is_running():
+            self._loop.call_soon_threadsafe(self.close)
+        else:
+            self.close()
 
     def stats(self) -> dict[str, int]:
         """Counts of the loop's bridge since it was made."""
@@ -128,6 +145,9 @@ class Port:
 
     def close(self) -> None:
         """There is nothing to let go."""
+
+    def release(self) -> None:
+        """As little as ``close``."""
 
     def stats(self) -> dict[str, int]:
         """A sync client has no queue: nothing to count."""

@@ -1,6 +1,8 @@
 """Runs scenarios' commands with the installed client: JSON lines in, JSON lines out.
 
-    driver.py async|sync
+    driver.py async|sync [fake]
+
+With `fake` it has a bus of its own (`acb_sdk.testing`): commands to agent 0 are for it, and agents placed at `fake` reach it.
 
 What a scenario means is worked out by `conformance/testkit`; here each command is one plain call of the client.
 """
@@ -44,9 +46,14 @@ def failed(number: int, error: BaseException) -> None:
     say({"id": number, "error": told})
 
 
-async def run_async() -> None:
-    from async_actor import AsyncActor
+# The agent that is the bus.
+BUS = 0
 
+
+async def run_async(with_fake: bool) -> None:
+    from async_actor import AsyncActor, AsyncBusActor
+
+    fake = AsyncBusActor() if with_fake else None
     actors: dict[int, AsyncActor] = {}
     running: set[asyncio.Task[None]] = set()
 
@@ -56,7 +63,10 @@ async def run_async() -> None:
     async def one(command: dict[str, Any]) -> None:
         number = command["id"]
         try:
-            actor = actors.setdefault(command["agent"], AsyncActor(background, asyncio.to_thread))
+            if fake is not None and command["agent"] == BUS:
+                say({"id": number, "result": await fake.call(command["verb"], command["args"])})
+                return
+            actor = actors.setdefault(command["agent"], AsyncActor(background, asyncio.to_thread, fake))
             result = await actor.call(command["verb"], command["args"] or {})
             if command["verb"] == "forget":
                 actors.pop(command["agent"], None)
@@ -95,11 +105,13 @@ class Pending:
         return self._result
 
 
-def run_sync() -> None:
-    from sync_actor import Actor
+def run_sync(with_fake: bool) -> None:
+    from sync_actor import Actor, BusActor
 
-    def serve(commands: queue.SimpleQueue[dict[str, Any] | None]) -> None:
-        actor = Actor(Pending, lambda work: work())
+    fake = BusActor() if with_fake else None
+
+    def serve(commands: queue.SimpleQueue[dict[str, Any] | None], agent: int) -> None:
+        actor = fake if fake is not None and agent == BUS else Actor(Pending, lambda work: work(), fake)
         while (command := commands.get()) is not None:
             number = command["id"]
             try:
@@ -116,14 +128,15 @@ def run_sync() -> None:
         agent = command["agent"]
         if agent not in agents:
             agents[agent] = queue.SimpleQueue()
-            threading.Thread(target=serve, args=(agents[agent],), daemon=True).start()
+            threading.Thread(target=serve, args=(agents[agent], agent), daemon=True).start()
         agents[agent].put(command)
 
 
 if __name__ == "__main__":
-    if sys.argv[1:] == ["async"]:
-        asyncio.run(run_async())
-    elif sys.argv[1:] == ["sync"]:
-        run_sync()
+    face, with_fake = sys.argv[1:2], sys.argv[2:] == ["fake"]
+    if face == ["async"]:
+        asyncio.run(run_async(with_fake))
+    elif face == ["sync"]:
+        run_sync(with_fake)
     else:
         sys.exit(__doc__)

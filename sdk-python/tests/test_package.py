@@ -57,7 +57,7 @@ def test_importing_pulls_in_no_event_loop() -> None:
 
 @pytest.mark.parametrize("what", ["package", "user"])
 def test_mypy_strict_finds_nothing(what: str, tmp_path: pathlib.Path) -> None:
-    target = ["-p", "acb_sdk"] if what == "package" else [str(HERE / "typed_user.py")]
+    target = ["-p", "acb_sdk", "-p", "pytest_acb_sdk"] if what == "package" else [str(HERE / "typed_user.py")]
     run(sys.executable, "-m", "mypy", "--config-file", str(CONFIG), "--cache-dir", str(tmp_path), *target)
 
 
@@ -82,7 +82,9 @@ def test_pyright_strict_finds_nothing(what: str, tmp_path: pathlib.Path) -> None
     package = pathlib.Path(acb_sdk.__file__).parent
     if what == "package":
         # A copy: pyright leaves out what lies in an environment.
-        shutil.copytree(package, tmp_path / "acb_sdk", ignore=shutil.ignore_patterns("*.so", "__pycache__"))
+        for name in ("acb_sdk", "pytest_acb_sdk"):
+            ignored = shutil.ignore_patterns("*.so", "__pycache__")
+            shutil.copytree(package.parent / name, tmp_path / name, ignore=ignored)
     else:
         shutil.copy(HERE / "typed_user.py", tmp_path)
     settings = {
@@ -113,7 +115,8 @@ def test_the_wheel_has_the_package_and_nothing_else(tmp_path: pathlib.Path, serv
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
     top = {name.split("/")[0] for name in names}
-    assert top == {"acb_sdk", f"acb_sdk-{acb_sdk.__version__}.dist-info"}
+    # The plugin lies beside the package, so that pytest finds it without importing the client.
+    assert top == {"acb_sdk", "pytest_acb_sdk", f"acb_sdk-{acb_sdk.__version__}.dist-info"}
     assert {"acb_sdk/py.typed", "acb_sdk/_native.pyi", "acb_sdk/_native.abi3.so"} <= set(names)
     # Into an environment with nothing in it, and from the readme's first success.
     run(sys.executable, "-m", "venv", "--without-pip", str(tmp_path / "venv"))

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import io
 import sys
+from datetime import datetime
 
 import acb_sdk
+from acb_sdk.testing import AsyncFakeBus, FakeBus, Network, Way
 
 
 async def worker(bus: acb_sdk.AsyncClient, topics: list[str]) -> int:
@@ -91,6 +93,22 @@ def sync_main(endpoint: str, tenant: str) -> None:
                 print(published.duplicate, body.decode())
 
 
+async def on_a_fake_bus() -> None:
+    async with AsyncFakeBus(tenant="typed", settings={"delivery.durability_floor": "written"}) as bus:
+        client: acb_sdk.AsyncClient = await bus.client("typed", options=acb_sdk.Options(max_pending=8))
+        at: datetime = await bus.advance(1.5)
+        way: Way = "up"
+        line: Network = bus.network("typed")
+        line.cut_after(way, 100)
+        assert at == bus.now() and (await client.health()).serving and "acb_" in bus.metrics()
+        key: str | None = bus.admin_key
+        assert key is None
+    with FakeBus() as other:
+        plain: acb_sdk.Client = other.client("typed")
+        assert plain.health().serving
+
+
 if __name__ == "__main__":
+    asyncio.run(on_a_fake_bus())
     asyncio.run(main(*sys.argv[1:3]))
     sync_main(*sys.argv[1:3])

@@ -118,12 +118,13 @@ impl Bridge {
         outcome
     }
 
-    /// Gives everything up. May be called twice.
-    fn close(&self, py: Python<'_>) {
+    /// Gives everything up, and gives back the futures that nobody will resolve now: who awaits them is to be told. May be
+    /// called twice.
+    fn close(&self, py: Python<'_>) -> Vec<Py<PyAny>> {
         self.closed.store(true, Ordering::Release);
         py.detach(|| self.port.close());
         let futures = std::mem::take(&mut *self.futures.lock());
-        drop(futures);
+        futures.into_values().collect()
     }
 
     /// Counts since the start, by name.

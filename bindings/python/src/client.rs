@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use acb_kit::Inherited;
-use acb_sdk::{Client, Credentials, Durability, Error, ErrorCode, Event, Events, RetryPolicy, TlsOptions};
+use acb_sdk::{
+    Client, ClientBuilder, Credentials, Durability, Error, ErrorCode, Event, Events, RetryPolicy, TlsOptions,
+};
 use pyo3::{prelude::*, types::PyDict};
 
 use crate::{
@@ -79,10 +81,20 @@ pub(crate) fn connect(
     options: &Bound<'_, PyDict>,
     runner: Option<Py<PyAny>>,
 ) -> PyResult<Call> {
+    begin(py, Client::builder(endpoint), &given, options, runner)
+}
+
+/// Connects what a builder describes, with what Python gives on top of it.
+pub(crate) fn begin(
+    py: Python<'_>,
+    mut builder: ClientBuilder,
+    given: &[String],
+    options: &Bound<'_, PyDict>,
+    runner: Option<Py<PyAny>>,
+) -> PyResult<Call> {
     let operation = "connect";
     let o = Options::new(py, operation, Some(options));
-    let mut builder = Client::builder(endpoint);
-    if let Some(credentials) = credentials(py, &given)? {
+    if let Some(credentials) = credentials(py, given)? {
         builder = builder.credentials(credentials);
     }
     if let Some(tls) = tls(py, &o)? {

@@ -24,6 +24,8 @@ mod process;
 mod publisher;
 mod subscription;
 mod subscriptions;
+#[cfg(feature = "testing")]
+mod testing;
 mod transfers;
 mod watches;
 
@@ -49,6 +51,10 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<watches::NativeContextWatch>()?;
     module.add_class::<watches::NativeAgentWatch>()?;
     module.add_class::<transfers::NativeTransfer>()?;
+    #[cfg(feature = "testing")]
+    module.add_class::<testing::NativeFakeBus>()?;
+    #[cfg(feature = "testing")]
+    module.add_class::<testing::NativeNetwork>()?;
     module.add_function(wrap_pyfunction!(client::connect, module)?)?;
     module.add_function(wrap_pyfunction!(process::drain_logs, module)?)?;
     module.add_function(wrap_pyfunction!(process::set_log_level, module)?)?;

@@ -7,6 +7,7 @@ use acb_testing::{FakeBus, FakeBusBuilder, Network, Way as FakeWay};
 use anyhow::{Context as _, Result, bail};
 
 use crate::{
+    driver::GuestBus,
     proxy::{Proxy, Way},
     raw::Reach,
     scenario::model::{NetworkAct, ServerAct},
@@ -29,6 +30,8 @@ pub enum Bus {
     Process(Box<Server>),
     /// The fake, in this process.
     Fake(Box<FakeBus>),
+    /// The fake of another language's package, in a program of that language.
+    Guest(GuestBus),
 }
 
 impl Bus {
@@ -56,17 +59,19 @@ impl Bus {
         match self {
             Self::Process(server) => Reach::Tcp(server.address()),
             Self::Fake(bus) => Reach::Dialer(bus.network().dialer()),
+            Self::Guest(bus) => Reach::Guest(bus.clone()),
         }
     }
 
-    /// A way to it whose faults the test commands.
+    /// A way to it for an agent, whose faults the test commands.
     ///
     /// # Errors
     /// When no port can be had.
-    pub async fn line(&self) -> Result<Line> {
+    pub async fn line(&self, tenant: &str, agent: &str) -> Result<Line> {
         Ok(match self {
             Self::Process(server) => Line::Proxy(Proxy::start(server.address()).await?),
             Self::Fake(bus) => Line::Network(bus.network()),
+            Self::Guest(bus) => Line::Guest { bus: bus.clone(), tenant: tenant.to_owned(), agent: agent.to_owned() },
         })
     }
 
@@ -78,6 +83,7 @@ impl Bus {
         match self {
             Self::Process(server) => wall(&server.admin().advance(span).await?),
             Self::Fake(bus) => Ok(bus.advance(span)?.0),
+            Self::Guest(bus) => Ok(bus.advance(span).await?),
         }
     }
 
@@ -92,6 +98,7 @@ impl Bus {
                 bus.set_wall(Timestamp(wall_ms))?;
                 Ok(bus.now().0)
             }
+            Self::Guest(bus) => Ok(bus.set_wall(wall_ms).await?),
         }
     }
 
@@ -122,6 +129,7 @@ impl Bus {
                 ServerAct::Stop => bus.stop().await,
                 ServerAct::Start | ServerAct::Restart => bus.restart().await?,
             },
+            Self::Guest(bus) => bus.act(act).await?,
         }
         Ok(())
     }
@@ -130,7 +138,7 @@ impl Bus {
     pub fn log_tail(&self) -> String {
         match self {
             Self::Process(server) => server.log_tail(),
-            Self::Fake(_) => String::new(),
+            Self::Fake(_) | Self::Guest(_) => String::new(),
         }
     }
 }
@@ -147,6 +155,15 @@ pub enum Line {
     Proxy(Proxy),
     /// To the fake.
     Network(Network),
+    /// To the fake in a program of another language.
+    Guest {
+        /// The bus.
+        bus: GuestBus,
+        /// The agent's tenant.
+        tenant: String,
+        /// Whose way it is.
+        agent: String,
+    },
 }
 
 impl Line {
@@ -155,11 +172,15 @@ impl Line {
         match self {
             Self::Proxy(proxy) => Reach::Tcp(proxy.address()),
             Self::Network(network) => Reach::Dialer(Arc::new(network.clone())),
+            Self::Guest { bus, .. } => Reach::Guest(bus.clone()),
         }
     }
 
     /// Does to it what a scenario says.
-    pub fn act(&self, act: NetworkAct) {
+    ///
+    /// # Errors
+    /// When the program that has the bus does not answer.
+    pub async fn act(&self, act: NetworkAct) -> Result<()> {
         match self {
             Self::Proxy(proxy) => match act {
                 NetworkAct::Cut => proxy.cut(),
@@ -179,6 +200,8 @@ impl Line {
                 NetworkAct::CutAfter(Way::Down, bytes) => network.cut_after(FakeWay::Down, bytes as usize),
                 NetworkAct::Mend => network.mend(),
             },
+            Self::Guest { bus, tenant, agent } => bus.network(tenant, agent, act).await?,
         }
+        Ok(())
     }
 }

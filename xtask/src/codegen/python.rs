@@ -12,7 +12,8 @@ use super::{Files, errors::Code};
 
 const FOLDER: &str = "sdk-python/acb_sdk";
 /// Files of the async face that the sync one is written from: `_async_X.py` gives `_X.py`.
-const FACES: [&str; 7] = ["client", "contexts", "messages", "nouns", "subscription", "transfers", "watches"];
+const FACES: [&str; 8] =
+    ["client", "contexts", "fake_bus", "messages", "nouns", "subscription", "transfers", "watches"];
 /// Tests of both faces: `test_async_X.py` gives `test_sync_X.py`.
 const TESTS: &str = "sdk-python/tests";
 

@@ -14,7 +14,7 @@ const CRATES: [(&str, &[&str]); 19] = [
     ("testing", &["acb-sdk", "acb-server", "acb-ports", "acb-types"]),
     ("cli", &["acb-sdk", "acb-types"]),
     ("bindings/kit", &["acb-sdk"]),
-    ("bindings/python", &["acb-kit", "acb-sdk"]),
+    ("bindings/python", &["acb-kit", "acb-sdk", "acb-testing"]),
     ("server/ports", &["acb-types"]),
     ("server/log", &["acb-types"]),
     ("server/engine", &["acb-types"]),

@@ -26,7 +26,14 @@ use std::{
 use async_trait::async_trait;
 use serde_json::Value;
 
-pub use self::{args::Args, core::Core, fake::Fake, guest::Guest, mark::Mark, raw::Raw};
+pub use self::{
+    args::Args,
+    core::Core,
+    fake::Fake,
+    guest::{Guest, GuestBus},
+    mark::Mark,
+    raw::Raw,
+};
 use crate::{
     bus::BusKind,
     raw::{Failure, Reach},

@@ -21,6 +21,7 @@ use tonic::{
 };
 
 use super::{codec::BytesCodec, failure::Failure, hot::HotStream};
+use crate::driver::{GuestBus, args::BAD_SCENARIO};
 
 /// Longest that a connection may take.
 const CONNECT_WITHIN: Duration = Duration::from_secs(10);
@@ -83,6 +84,8 @@ pub enum Reach {
     Tcp(SocketAddr),
     /// By what stands in for a socket.
     Dialer(Arc<dyn Dialer>),
+    /// It is inside a program in another language, and its clients are there too.
+    Guest(GuestBus),
 }
 
 /// A dialler as tonic wants it.
@@ -144,6 +147,9 @@ impl RawClient {
         let host = match reach {
             Reach::Tcp(address) => address.to_string(),
             Reach::Dialer(_) => "fake".to_owned(),
+            Reach::Guest(_) => {
+                return Err(Failure::own(BAD_SCENARIO, "no way leads into the program of another language"));
+            }
         };
         let endpoint = Endpoint::from_shared(format!("http://{host}"))
             .map_err(|e| Failure::own("invalid_argument", e.to_string()))?
@@ -152,7 +158,7 @@ impl RawClient {
             .initial_stream_window_size(4 << 20)
             .initial_connection_window_size(8 << 20);
         let channel = match reach {
-            Reach::Tcp(_) => endpoint.connect().await,
+            Reach::Tcp(_) | Reach::Guest(_) => endpoint.connect().await,
             Reach::Dialer(dialer) => endpoint.connect_with_connector(connector(dialer)).await,
         };
         let channel = channel.map_err(|e| Failure::lost(format!("{host}: {e}")))?;

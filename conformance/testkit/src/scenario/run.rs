@@ -84,14 +84,30 @@ impl Stage {
     /// As [`Self::play`].
     pub async fn run(&mut self, scenario: &Scenario, kind: &Arc<dyn Kind>, tenants: &[String]) -> Result<()> {
         self.play(scenario, kind, tenants).await?;
+        self.put_right().await?;
+        for tenant in tenants {
+            self.sweep(scenario, tenant).await.with_context(|| format!("sweeping up after {}", scenario.name))?;
+        }
+        Ok(())
+    }
+
+    /// Plays a scenario in a tenant that no other will be played in, so that nothing needs to be swept up.
+    ///
+    /// # Errors
+    /// As [`Self::play`].
+    pub async fn play_alone(&mut self, scenario: &Scenario, kind: &Arc<dyn Kind>, tenant: &str) -> Result<()> {
+        let played = self.play(scenario, kind, &[tenant.to_owned()]).await;
+        self.put_right().await?;
+        played
+    }
+
+    /// Starts a bus that was stopped, and sets its clock right.
+    async fn put_right(&mut self) -> Result<()> {
         if !self.running {
             self.act(ServerAct::Start).await?;
         }
         if self.jumped_ms != 0 {
             self.jump(-self.jumped_ms).await?;
-        }
-        for tenant in tenants {
-            self.sweep(scenario, tenant).await.with_context(|| format!("sweeping up after {}", scenario.name))?;
         }
         Ok(())
     }
@@ -125,7 +141,12 @@ impl Stage {
                 }
                 Ok(())
             }
-            Action::Network(act, agent) => worlds.iter().try_for_each(|world| world.network(*act, agent)),
+            Action::Network(act, agent) => {
+                for world in &*worlds {
+                    world.network(*act, agent).await?;
+                }
+                Ok(())
+            }
             Action::Call { agent, verb, args } => {
                 let calls = worlds.iter_mut().map(|world| world.call(agent, verb, args, step));
                 for (outcome, world) in join_all(calls).await.into_iter().zip(&*worlds) {
@@ -210,7 +231,7 @@ impl World {
     async fn new(scenario: &Scenario, kind: Arc<dyn Kind>, tenant: &str, stage: &Stage) -> Result<Self> {
         let mut lines = BTreeMap::new();
         for agent in scenario.proxied() {
-            lines.insert(agent.to_owned(), stage.bus.line().await?);
+            lines.insert(agent.to_owned(), stage.bus.line(tenant, agent).await?);
         }
         let mut scope = Scope::default();
         scope.set("tenant", tenant.into());
@@ -226,9 +247,8 @@ impl World {
         })
     }
 
-    fn network(&self, act: NetworkAct, agent: &str) -> Result<()> {
-        self.lines.get(agent).with_context(|| format!("{agent} has no line of its own"))?.act(act);
-        Ok(())
+    async fn network(&self, act: NetworkAct, agent: &str) -> Result<()> {
+        self.lines.get(agent).with_context(|| format!("{agent} has no line of its own"))?.act(act).await
     }
 
     fn driver(&mut self, agent: &str) -> &mut Box<dyn Driver> {

@@ -86,6 +86,9 @@ impl CoreDriver {
         let builder = match &self.place.reach {
             Reach::Tcp(address) => Client::builder(format!("acb://{address}")),
             Reach::Dialer(dialer) => Client::builder("acb://fake").dialer(Arc::clone(dialer)),
+            Reach::Guest(_) => {
+                return Err(Failure::own(BAD_SCENARIO, "no way leads into the program of another language"));
+            }
         };
         Ok(builder.credentials(credentials).connect().await?)
     }

@@ -2,6 +2,7 @@
 //! their marks, spans, counts, and when the server has taken a settlement. The program in the other language does one
 //! plain call for each command, and tells what its client said.
 
+mod bus;
 mod process;
 
 use std::{
@@ -20,6 +21,7 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use parking_lot::Mutex;
 use serde_json::{Map, Value, json};
 
+pub use self::bus::GuestBus;
 use self::process::{Process, Program};
 use super::{Args, Driver, Kind, Place, args::BAD_SCENARIO, content::Content, shape};
 use crate::{
@@ -49,21 +51,28 @@ pub struct Guest {
     agents: AtomicU64,
 }
 
+/// How the Python client's program is started, with these arguments.
+fn python(arguments: &[&str]) -> Program {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
+    let python = std::env::var_os("ACB_PYTHON").map(PathBuf::from);
+    let driver = root.join("sdk-python/conformance/driver.py");
+    Program {
+        command: python.unwrap_or_else(|| target.join("python/venv/bin/python")),
+        arguments: [driver.display().to_string()]
+            .into_iter()
+            .chain(arguments.iter().map(|a| (*a).to_owned()))
+            .collect(),
+        made_by: "scripts/build-wheel.sh",
+    }
+}
+
 impl Guest {
     /// The Python client's two faces, from the environment that `scripts/build-wheel.sh` makes.
     pub fn python() -> [Self; 2] {
         ["async", "sync"].map(|face| {
-            let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-            let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
-            let python = std::env::var_os("ACB_PYTHON").map(PathBuf::from);
-            let driver = root.join("sdk-python/conformance/driver.py");
-            let program = Program {
-                command: python.unwrap_or_else(|| target.join("python/venv/bin/python")),
-                arguments: vec![driver.display().to_string(), face.to_owned()],
-                made_by: "scripts/build-wheel.sh",
-            };
             let name = if face == "async" { "python-async" } else { "python-sync" };
-            Self { name, program, process: Mutex::default(), agents: AtomicU64::new(1) }
+            Self { name, program: python(&[face]), process: Mutex::default(), agents: AtomicU64::new(1) }
         })
     }
 }
@@ -75,9 +84,11 @@ impl Kind for Guest {
 
     fn driver(&self, place: Place) -> Box<dyn Driver> {
         let mut running = self.process.lock();
-        let process = match &*running {
-            Some(process) => Ok(Arc::clone(process)),
-            None => Process::start(&self.program).map(|p| Arc::clone(running.insert(Arc::new(p)))),
+        let process = match (&place.reach, &*running) {
+            // A bus inside a program has its clients there.
+            (Reach::Guest(bus), _) => Ok(bus.process()),
+            (_, Some(process)) => Ok(Arc::clone(process)),
+            (_, None) => Process::start(&self.program).map(|p| Arc::clone(running.insert(Arc::new(p)))),
         };
         Box::new(GuestDriver {
             place,
@@ -112,9 +123,13 @@ impl Drop for GuestDriver {
     fn drop(&mut self) {
         if let Ok(process) = &self.process {
             let (process, number) = (Arc::clone(process), self.number);
+            let bus = if let Reach::Guest(bus) = &self.place.reach { Some(bus.clone()) } else { None };
             tokio::spawn(async move {
                 // Whatever it held goes with it; a program that is gone holds nothing.
                 let _ = process.call(number, "forget", Value::Null).await;
+                if let Some(bus) = bus {
+                    bus.forget(number).await;
+                }
             });
         }
     }
@@ -133,11 +148,15 @@ impl GuestDriver {
         let process = self.process.clone()?;
         if !self.placed {
             self.placed = true;
-            let Reach::Tcp(address) = &self.place.reach else {
-                return Err(Failure::own(BAD_SCENARIO, "a program of its own reaches a bus by a socket"));
+            let endpoint = match &self.place.reach {
+                Reach::Tcp(address) => format!("acb://{address}"),
+                Reach::Guest(_) => bus::ENDPOINT.to_owned(),
+                Reach::Dialer(_) => {
+                    return Err(Failure::own(BAD_SCENARIO, "a program of its own reaches a bus by a socket"));
+                }
             };
             let place = json!({
-                "endpoint": format!("acb://{address}"), "tenant": self.place.tenant,
+                "endpoint": endpoint, "tenant": self.place.tenant,
                 "agent": self.place.agent, "patience": PATIENCE.as_secs_f64(),
             });
             process.call(self.number, "place", place).await?;
@@ -321,6 +340,9 @@ impl GuestDriver {
 
     /// Where a message stands, as the server says.
     async fn standing(&mut self, id: &str) -> Result<Value, Failure> {
+        if let Reach::Guest(bus) = &self.place.reach {
+            return Ok(bus.standing(self.number, &self.place.tenant, id).await);
+        }
         let probe = if let Some(probe) = &self.probe {
             probe.clone()
         } else {
