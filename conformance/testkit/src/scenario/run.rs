@@ -142,7 +142,7 @@ impl Stage {
                 Ok(())
             }
             Action::Network(act, agent) => {
-                for world in &*worlds {
+                for world in worlds.iter_mut() {
                     world.network(*act, agent).await?;
                 }
                 Ok(())
@@ -247,7 +247,7 @@ impl World {
         })
     }
 
-    async fn network(&self, act: NetworkAct, agent: &str) -> Result<()> {
+    async fn network(&mut self, act: NetworkAct, agent: &str) -> Result<()> {
         self.lines.get(agent).with_context(|| format!("{agent} has no line of its own"))?.act(act).await
     }
 
