@@ -287,8 +287,8 @@ class AsyncContexts:
 
         In chunks of ``chunk_bytes`` (256 KiB to 8 MiB, 1 MiB by default), each with its SHA-256, ``window_bytes`` of them
         (16 MiB by default) on their way at once, which is also what is kept in memory; what is at most 256 KiB goes in one
-        call. Goes on by itself over broken connections and restarts of the server. With a ``resume_file``, and a path, another process goes on where this one
-        was stopped, when it is given the same two files; it is removed at the end.
+        call. Goes on by itself over broken connections and restarts of the server. With a ``resume_file``, and a path,
+        another process goes on where this one was stopped, when it is given the same two files; it is removed at the end.
 
         ``update`` makes a new revision of a context, if it is still at ``if_rev`` when all is there, or by ``force``.
         ``progress`` is called in this task, or thread, and may be told less often than there are chunks. It is given up

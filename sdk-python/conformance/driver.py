@@ -2,7 +2,8 @@
 
     driver.py async|sync [fake]
 
-With `fake` it has a bus of its own (`acb_sdk.testing`): commands to agent 0 are for it, and agents placed at `fake` reach it.
+With `fake` it has a bus of its own (`acb_sdk.testing`): commands to agent 0 are for it, and agents placed at `fake` reach
+it.
 
 What a scenario means is worked out by `conformance/testkit`; here each command is one plain call of the client.
 """
