@@ -2,7 +2,8 @@
 
     driver.py async|sync [fake]
 
-With `fake` it has a bus of its own (`acb_sdk.testing`): commands to agent 0 are for it, and agents placed at `fake` reach it.
+With `fake` it has a bus of its own (`acb_sdk.testing`): commands to agent 0 are for it, and agents placed at `fake` reach
+it.
 
 What a scenario means is worked out by `conformance/testkit`; here each command is one plain call of the client.
 """
@@ -51,7 +52,8 @@ BUS = 0
 
 
 async def run_async(with_fake: bool) -> None:
-    from async_actor import AsyncActor, AsyncBusActor
+    from async_actor import AsyncActor
+    from async_bus import AsyncBusActor
 
     fake = AsyncBusActor() if with_fake else None
     actors: dict[int, AsyncActor] = {}
@@ -106,7 +108,8 @@ class Pending:
 
 
 def run_sync(with_fake: bool) -> None:
-    from sync_actor import Actor, BusActor
+    from sync_actor import Actor
+    from sync_bus import BusActor
 
     fake = BusActor() if with_fake else None
 
