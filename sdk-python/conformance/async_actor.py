@@ -8,6 +8,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
+from async_bus import AsyncBusActor, connected
 from shapes import (
     Args,
     BadScenarioError,
@@ -29,10 +30,6 @@ from shapes import (
 )
 
 import acb_sdk
-from acb_sdk.testing import AsyncFakeBus
-
-# Where clients of the fake bus in this program are told to connect.
-FAKE = "fake"
 
 
 class Session:
@@ -44,36 +41,6 @@ class Session:
         self.received: dict[int, acb_sdk.AsyncMessage] = {}
         self.last: acb_sdk.AsyncMessage | None = None
         self.count = 0
-
-
-class AsyncBusActor:
-    """The fake bus of this program."""
-
-    def __init__(self) -> None:
-        self.bus = AsyncFakeBus()
-
-    async def call(self, verb: str, args: Args) -> Args:
-        """Does what a verb says, and tells the time."""
-        await self.bus.start()
-        if verb == "advance":
-            await self.bus.advance(args["seconds"])
-        elif verb == "set_wall":
-            self.bus.set_wall(datetime.fromtimestamp(args["wall_ms"] / 1000, UTC))
-        elif verb == "kill":
-            await self.bus.kill()
-        elif verb == "stop":
-            await self.bus.stop()
-        elif verb == "restart":
-            await self.bus.restart()
-        elif verb == "network":
-            line = self.bus.network(args["agent"], tenant=args["tenant"])
-            if args["act"] == "cut_after":
-                line.cut_after(args["way"], args["bytes"])
-            else:
-                getattr(line, args["act"])()
-        else:
-            raise BadScenarioError(f"the bus has nothing for {verb}")
-        return {"wall_ms": ms(self.bus.now())}
 
 
 class AsyncActor:
@@ -111,13 +78,8 @@ class AsyncActor:
     async def client(self) -> acb_sdk.AsyncClient:
         if self.held is None:
             credentials = self.credentials or acb_sdk.Credentials.dev(self.agent, tenant=self.tenant)
-            self.held = await self.connected(credentials)
+            self.held = await connected(self.fake, self.endpoint, (self.tenant, self.agent), credentials)
         return self.held
-
-    async def connected(self, credentials: acb_sdk.Credentials) -> acb_sdk.AsyncClient:
-        if self.fake is not None and self.endpoint == FAKE:
-            return await self.fake.bus.client(self.agent, tenant=self.tenant, credentials=credentials)
-        return await acb_sdk.AsyncClient(self.endpoint, credentials=credentials).connect()
 
     async def hang_up(self) -> None:
         for session in self.sessions.values():
@@ -675,7 +637,7 @@ class AsyncActor:
     # --- identity ---------------------------------------------------------------------------------------------------
 
     async def take_tokens(self, credentials: acb_sdk.Credentials) -> Args:
-        client = await self.connected(credentials)
+        client = await connected(self.fake, self.endpoint, (self.tenant, self.agent), credentials)
         tokens = client.auth.tokens()
         await client.close()
         if tokens is None:

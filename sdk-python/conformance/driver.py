@@ -52,7 +52,8 @@ BUS = 0
 
 
 async def run_async(with_fake: bool) -> None:
-    from async_actor import AsyncActor, AsyncBusActor
+    from async_actor import AsyncActor
+    from async_bus import AsyncBusActor
 
     fake = AsyncBusActor() if with_fake else None
     actors: dict[int, AsyncActor] = {}
@@ -107,7 +108,8 @@ class Pending:
 
 
 def run_sync(with_fake: bool) -> None:
-    from sync_actor import Actor, BusActor
+    from sync_actor import Actor
+    from sync_bus import BusActor
 
     fake = BusActor() if with_fake else None
 

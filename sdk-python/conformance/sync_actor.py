@@ -9,6 +9,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
+from sync_bus import BusActor, connected
 from shapes import (
     Args,
     BadScenarioError,
@@ -30,10 +31,6 @@ from shapes import (
 )
 
 import acb_sdk
-from acb_sdk.testing import FakeBus
-
-# Where clients of the fake bus in this program are told to connect.
-FAKE = "fake"
 
 
 class Session:
@@ -45,36 +42,6 @@ class Session:
         self.received: dict[int, acb_sdk.Message] = {}
         self.last: acb_sdk.Message | None = None
         self.count = 0
-
-
-class BusActor:
-    """The fake bus of this program."""
-
-    def __init__(self) -> None:
-        self.bus = FakeBus()
-
-    def call(self, verb: str, args: Args) -> Args:
-        """Does what a verb says, and tells the time."""
-        self.bus.start()
-        if verb == "advance":
-            self.bus.advance(args["seconds"])
-        elif verb == "set_wall":
-            self.bus.set_wall(datetime.fromtimestamp(args["wall_ms"] / 1000, UTC))
-        elif verb == "kill":
-            self.bus.kill()
-        elif verb == "stop":
-            self.bus.stop()
-        elif verb == "restart":
-            self.bus.restart()
-        elif verb == "network":
-            line = self.bus.network(args["agent"], tenant=args["tenant"])
-            if args["act"] == "cut_after":
-                line.cut_after(args["way"], args["bytes"])
-            else:
-                getattr(line, args["act"])()
-        else:
-            raise BadScenarioError(f"the bus has nothing for {verb}")
-        return {"wall_ms": ms(self.bus.now())}
 
 
 class Actor:
@@ -112,13 +79,8 @@ class Actor:
     def client(self) -> acb_sdk.Client:
         if self.held is None:
             credentials = self.credentials or acb_sdk.Credentials.dev(self.agent, tenant=self.tenant)
-            self.held = self.connected(credentials)
+            self.held = connected(self.fake, self.endpoint, (self.tenant, self.agent), credentials)
         return self.held
-
-    def connected(self, credentials: acb_sdk.Credentials) -> acb_sdk.Client:
-        if self.fake is not None and self.endpoint == FAKE:
-            return self.fake.bus.client(self.agent, tenant=self.tenant, credentials=credentials)
-        return acb_sdk.Client(self.endpoint, credentials=credentials).connect()
 
     def hang_up(self) -> None:
         for session in self.sessions.values():
@@ -676,7 +638,7 @@ class Actor:
     # --- identity ---------------------------------------------------------------------------------------------------
 
     def take_tokens(self, credentials: acb_sdk.Credentials) -> Args:
-        client = self.connected(credentials)
+        client = connected(self.fake, self.endpoint, (self.tenant, self.agent), credentials)
         tokens = client.auth.tokens()
         client.close()
         if tokens is None:

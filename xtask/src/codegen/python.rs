@@ -21,7 +21,7 @@ const TESTS: &str = "sdk-python/tests";
 const ACTORS: &str = "sdk-python/conformance";
 
 /// Words of the async face and what they are in the sync one, the longer first where one holds another.
-const WORDS: [(&str, &str); 9] = [
+const WORDS: [(&str, &str); 10] = [
     ("StopAsyncIteration", "StopIteration"),
     ("__aenter__", "__enter__"),
     ("__aexit__", "__exit__"),
@@ -30,6 +30,7 @@ const WORDS: [(&str, &str); 9] = [
     ("_async_", "_"),
     ("async_face", "sync_face"),
     ("async_actor", "sync_actor"),
+    ("async_bus", "sync_bus"),
     ("Awaitable[Any] | Any", "Any"),
 ];
 
@@ -50,9 +51,11 @@ pub(super) fn generate(root: &Path, codes: &[Code], files: &mut Files) -> Result
         let text = fs::read_to_string(root.join(&from)).with_context(|| from.clone())?;
         files.insert(format!("{TESTS}/test_sync_{rest}"), sync(&from, &text).into_bytes());
     }
-    let from = format!("{ACTORS}/async_actor.py");
-    let text = fs::read_to_string(root.join(&from)).with_context(|| from.clone())?;
-    files.insert(format!("{ACTORS}/sync_actor.py"), sync(&from, &text).into_bytes());
+    for part in ["actor", "bus"] {
+        let from = format!("{ACTORS}/async_{part}.py");
+        let text = fs::read_to_string(root.join(&from)).with_context(|| from.clone())?;
+        files.insert(format!("{ACTORS}/sync_{part}.py"), sync(&from, &text).into_bytes());
+    }
     files.insert(format!("{FOLDER}/_error_codes.py"), table(codes)?.into_bytes());
     Ok(())
 }
