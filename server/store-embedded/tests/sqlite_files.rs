@@ -11,15 +11,16 @@ use std::{
 use acb_ports::{
     MetadataStore,
     metadata::{
-        AgentFilter, AgentSpec, Changed, ContentPlace, ContextFilter, ContextScope, ListedAt, NewSubscription,
-        Payloads, ROWS_MAX, Registration, SubscriptionSpec, UploadStore as _, UploadTarget, Viewer,
+        AgentFilter, AgentSpec, Changed, ContentPlace, ContextChange, ContextFilter, ContextScope, ContextWrite,
+        ListedAt, NewSubscription, Payloads, ROWS_MAX, Registration, RepeatKey, SubscriptionSpec, UploadStore as _,
+        UploadTarget, Viewer, WriteCondition,
     },
 };
 use acb_store_embedded::{
     SqliteConfig, SqliteMetadata,
     sqlite::{Drill, MIGRATIONS},
 };
-use acb_types::{AgentId, ClassId, ErrorCode, TenantId, Timestamp, batch::StartAt, stream::StreamState};
+use acb_types::{AgentId, ClassId, ErrorCode, Sha256Digest, TenantId, Timestamp, batch::StartAt, stream::StreamState};
 
 const NOW: Timestamp = Timestamp(1_767_225_600_000);
 
@@ -256,6 +257,9 @@ async fn a_store_of_every_older_version_is_brought_forward_with_its_rows() {
         if before >= 5 {
             uploads_of_version_5(&store, &t).await;
         }
+        if before >= 6 {
+            repeats_of_version_6(&store, &t).await;
+        }
         store.close().await.unwrap();
     }
 }
@@ -295,6 +299,21 @@ async fn uploads_of_version_5(store: &SqliteMetadata, t: &TenantId) {
     let UploadTarget::Update { change, if_rev } = &complete.target else { panic!("{complete:?}") };
     assert_eq!((change.description.as_deref(), &change.labels, *if_rev), (Some("the plan"), &None, Some(9)));
     assert_eq!(store.upload_chunk(t, &complete.id, 0).await.unwrap(), complete.sha256);
+}
+
+async fn repeats_of_version_6(store: &SqliteMetadata, t: &TenantId) {
+    let id = "0194f0c1-0000-7000-8000-000000000001".parse().unwrap();
+    let late = ContextWrite {
+        condition: WriteCondition::IfRev(8),
+        change: ContextChange::default(),
+        content: None,
+        by: "w1".parse().unwrap(),
+        repeat: Some(RepeatKey { key: "late".to_owned(), body: Sha256Digest([0; 32]) }),
+        stream: None,
+        now: NOW,
+    };
+    let again = store.context_update(t, &id, late).await.unwrap();
+    assert_eq!((again.duplicate, again.row.rev, again.row.content.size), (true, 9, 20_000));
 }
 
 /// An older program says so, and changes nothing.
