@@ -149,6 +149,9 @@ pub const CALLS_PER_MINUTE: u32 = 1000;
 pub const CONTEXT_INLINE_BYTES_MAX: usize = 1_048_576;
 /// Largest content that clients send in one call; what is larger they stream by themselves.
 pub const CONTEXT_ONE_CALL_BYTES: usize = 262_144;
+/// First bytes of a content's file that the system may keep in its page cache. What comes behind them would push out what
+/// is read more often, and taking fresh memory for it costs more than writing it does (ADR 0008).
+pub const CONTENT_CACHED_BYTES: u64 = 32 * 1024 * 1024;
 /// Largest payload that stands in a context's row; above it the row names a blob.
 pub const CONTEXT_INLINE_ROW_BYTES: usize = 16 * 1024;
 /// Revisions of a context that are kept.
@@ -456,6 +459,11 @@ pub const TABLE: &[Limit] = &[
         "context_one_call_bytes",
         fixed(CONTEXT_ONE_CALL_BYTES),
         "Content that clients send in one call. They stream by themselves what is larger.",
+    ),
+    bytes(
+        "content_cached_bytes",
+        fixed(CONTENT_CACHED_BYTES as usize),
+        "First bytes of a content's file that may stay in the page cache of server or client, where the system lets them choose.",
     ),
     bytes(
         "context_inline_row_bytes",

@@ -33,3 +33,20 @@ mod relay;
 pub mod round;
 pub mod trace;
 pub mod upload;
+
+/// A number that the environment gives.
+///
+/// # Panics
+/// When it is none.
+pub fn asked(variable: &str) -> Option<u64> {
+    let text = std::env::var(variable).ok()?;
+    Some(text.parse().unwrap_or_else(|_| panic!("{variable}={text} is no number")))
+}
+
+/// Names the seed of a test, or of its first round; the others follow it.
+pub const SEED: &str = "ACB_CRASH_SEED";
+
+/// The seed that the environment gives by [`SEED`], or one by chance.
+pub fn seed() -> u64 {
+    asked(SEED).unwrap_or_else(|| u64::from(rand::random::<u32>()))
+}

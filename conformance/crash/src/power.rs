@@ -26,7 +26,6 @@ const ROOT: &str = "/data";
 #[derive(Debug)]
 struct Power {
     disk: SimDisk,
-    seen: Arc<dyn Disk>,
     rng: Mutex<SimRng>,
     /// Whether the present life goes on. A thread of an earlier one reaches nothing any more: in this process nobody ends it.
     life: Mutex<Arc<RwLock<bool>>>,
@@ -36,7 +35,7 @@ impl Wrapping for Power {
     fn blobs(&self, _: Arc<dyn BlobStore>) -> Arc<dyn BlobStore> {
         let life = Arc::new(RwLock::new(true));
         *self.life.lock() = Arc::clone(&life);
-        let disk = Alive { disk: Arc::clone(&self.seen), life };
+        let disk = Alive { disk: self.disk.clone(), life };
         Arc::new(EmbeddedBlobs::open(Arc::new(disk), Path::new(ROOT)))
     }
 
@@ -51,14 +50,14 @@ impl Wrapping for Power {
 /// The disk for one life. Open files end with it by themselves.
 #[derive(Debug)]
 struct Alive {
-    disk: Arc<dyn Disk>,
+    disk: SimDisk,
     life: Arc<RwLock<bool>>,
 }
 
 impl Alive {
-    fn now<T>(&self, work: impl FnOnce(&dyn Disk) -> io::Result<T>) -> io::Result<T> {
+    fn now<T>(&self, work: impl FnOnce(&SimDisk) -> io::Result<T>) -> io::Result<T> {
         let goes_on = self.life.read();
-        if *goes_on { work(&*self.disk) } else { Err(io::Error::other("the power is gone")) }
+        if *goes_on { work(&self.disk) } else { Err(io::Error::other("the power is gone")) }
     }
 }
 
@@ -124,21 +123,28 @@ impl Place for Cut {
     }
 }
 
-/// Plays a round on a disk. `seen` puts something between the bus and the disk.
+/// What a disk does when it is told to sync.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Syncs {
+    /// What it should.
+    Kept,
+    /// It says yes.
+    Lost,
+}
+
+/// Plays a round.
 ///
 /// # Errors
 /// What did not hold.
-pub async fn play(seed: u64, seen: impl FnOnce(Arc<dyn Disk>) -> Arc<dyn Disk>) -> Result<Found> {
+pub async fn play(seed: u64, syncs: Syncs) -> Result<Found> {
     let disk = SimDisk::new(seed);
     // The data folder is there before anything is kept in it: the log makes it.
     disk.create_dir_all(Path::new(ROOT))?;
     disk.sync_dir(Path::new("/"))?;
-    let power = Power {
-        seen: seen(disk.shared()),
-        disk: disk.clone(),
-        rng: Mutex::new(SimRng::new(seed)),
-        life: Mutex::default(),
-    };
+    if syncs == Syncs::Lost {
+        disk.lose_syncs();
+    }
+    let power = Power { disk: disk.clone(), rng: Mutex::new(SimRng::new(seed)), life: Mutex::default() };
     let bus = FakeBus::builder().wrapped(Arc::new(power)).start().await?;
     round(seed, &mut Cut { bus, disk }).await
 }

@@ -1,22 +1,21 @@
 //! Compare-and-set over kills: 32 agents add one 1,000 times each, and none is lost or counted twice.
 //! `ACB_CRASH_INCREMENTS` makes it another number for each agent, `ACB_CRASH_SEED` chooses the moments.
 
-use acb_crash::counter::{Plan, count};
+use acb_crash::{
+    asked,
+    counter::{Plan, count},
+    seed,
+};
 
 const AGENTS: u64 = 32;
 /// Increments of each agent.
 const INCREMENTS: u64 = 1000;
 const KILLS: u64 = 3;
 
-fn asked(variable: &str) -> Option<u64> {
-    let text = std::env::var(variable).ok()?;
-    Some(text.parse().unwrap_or_else(|_| panic!("{variable}={text} is no number")))
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn agents_that_count_by_compare_and_set_lose_and_double_nothing_when_the_server_is_killed() {
     let increments = asked("ACB_CRASH_INCREMENTS").unwrap_or(INCREMENTS);
-    let seed = asked("ACB_CRASH_SEED").unwrap_or_else(|| u64::from(rand::random::<u32>()));
+    let seed = seed();
     println!("again: ACB_CRASH_SEED={seed} ACB_CRASH_INCREMENTS={increments}");
     let folder = tempfile::tempdir().unwrap();
     let plan = Plan { agents: AGENTS, increments, kills: KILLS, seed };

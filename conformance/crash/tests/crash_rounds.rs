@@ -2,25 +2,22 @@
 
 use std::time::Instant;
 
-use acb_crash::round::{folder, play};
+use acb_crash::{
+    SEED, asked,
+    round::{folder, play},
+    seed,
+};
 
 /// How many rounds; 30 by default.
 const ROUNDS: &str = "ACB_CRASH_ROUNDS";
 /// Rounds when nobody says how many.
 const ROUNDS_DEFAULT: u64 = 30;
-/// The first round's seed; the others follow it.
-const SEED: &str = "ACB_CRASH_SEED";
-
-fn number(variable: &str) -> Option<u64> {
-    let text = std::env::var(variable).ok()?;
-    Some(text.parse().unwrap_or_else(|_| panic!("{variable}={text} is no number")))
-}
 
 #[test]
 fn nothing_acknowledged_is_lost_doubled_or_delivered_wrongly_when_the_server_is_killed_under_load() {
-    let rounds = number(ROUNDS).unwrap_or(ROUNDS_DEFAULT);
+    let rounds = asked(ROUNDS).unwrap_or(ROUNDS_DEFAULT);
     assert!(rounds > 0, "{ROUNDS}=0 proves nothing");
-    let first = number(SEED).unwrap_or_else(|| u64::from(rand::random::<u32>()));
+    let first = seed();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     let mut failed = Vec::new();
     let began = Instant::now();

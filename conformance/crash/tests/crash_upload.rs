@@ -2,7 +2,10 @@
 //! are at most one window, the digest is right, client memory at most window + 16 MiB". `ACB_CRASH_SEED` chooses content,
 //! victims and moments.
 
-use acb_crash::upload::{Plan, Stretch, Victim, mib, upload};
+use acb_crash::{
+    seed,
+    upload::{Plan, Stretch, Victim, mib, upload},
+};
 use acb_types::limits::UPLOAD_WINDOW_BYTES;
 
 const KILLS: u64 = 20;
@@ -13,14 +16,9 @@ const WINDOW: u64 = UPLOAD_WINDOW_BYTES;
 /// Memory of the client above what it needs for a tiny file.
 const MEMORY: u64 = WINDOW + (16 << 20);
 
-fn asked(variable: &str) -> Option<u64> {
-    let text = std::env::var(variable).ok()?;
-    Some(text.parse().unwrap_or_else(|_| panic!("{variable}={text} is no number")))
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn after_each_of_20_kills_of_client_or_server_an_upload_sends_at_most_a_window_again() {
-    let seed = asked("ACB_CRASH_SEED").unwrap_or_else(|| u64::from(rand::random::<u32>()));
+    let seed = seed();
     println!("{:.0} MiB over {KILLS} kills (again: ACB_CRASH_SEED={seed})", mib(SIZE));
     let folder = tempfile::tempdir().unwrap();
     let found = upload(Plan { size: SIZE, kills: KILLS, seed }, folder.path()).await.unwrap();

@@ -136,7 +136,7 @@ impl Watched for Wish {
     const OPERATION: &'static str = "contexts.watch";
 
     fn request(&self, after: u64) -> v1::WatchRequest {
-        convert::watch(&Self { after, ..self.clone() })
+        convert::watch(self, after)
     }
 
     async fn open(

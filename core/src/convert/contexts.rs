@@ -109,7 +109,7 @@ pub(crate) fn list_context_history(id: String, page_size: u32, page_token: Strin
     v1::ListContextHistoryRequest { context_id: id, page_size, page_token }
 }
 
-pub(crate) fn watch(wish: &Wish) -> v1::WatchRequest {
+pub(crate) fn watch(wish: &Wish, after_rev: u64) -> v1::WatchRequest {
     let f = wish.filter.clone();
     v1::WatchRequest {
         context_id: f.id,
@@ -118,7 +118,7 @@ pub(crate) fn watch(wish: &Wish) -> v1::WatchRequest {
         r#type: f.kind,
         owner: f.owner,
         labels: f.labels,
-        after_rev: wish.after,
+        after_rev,
         payload_bytes_max: wish.payload_bytes_max,
     }
 }

@@ -9,7 +9,7 @@ use std::{
 };
 
 use acb_proto::v1::{self, receive_context_response::Frame};
-use acb_types::Sha256Digest;
+use acb_types::{Sha256Digest, limits};
 use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
 use tokio::{
@@ -36,9 +36,6 @@ const OPERATION: &str = "streams.download";
 const PIECES_WAITING: usize = 4;
 /// Bytes of a file that are read at once to go on with its digest.
 const READ_BYTES: usize = 1 << 20;
-/// First bytes of a file that the system may keep in memory. What comes behind them would push out what the machine's
-/// programs read more often, and taking fresh memory for it costs more than writing it does.
-const CACHED_BYTES: u64 = 32 << 20;
 
 /// What was downloaded.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -315,7 +312,7 @@ impl Part {
     fn write(&mut self, piece: &[u8]) -> io::Result<()> {
         let mut written = 0;
         #[cfg(target_os = "linux")]
-        if self.at >= CACHED_BYTES {
+        if self.at >= limits::CONTENT_CACHED_BYTES {
             written = uncached(&self.file, piece, self.at)?;
         }
         self.file.seek(io::SeekFrom::Start(self.at + written as u64))?;
@@ -325,7 +322,8 @@ impl Part {
     }
 }
 
-/// Writes as much as can be written without a trace in the page cache: all, or on older systems nothing.
+/// Writes as much as can be written without a trace in the page cache: all, or on older systems nothing. The server's
+/// `OsFile` does the same: client and server share no crate that touches files.
 #[cfg(target_os = "linux")]
 fn uncached(file: &std::fs::File, piece: &[u8], at: u64) -> io::Result<usize> {
     use rustix::io::{Errno, ReadWriteFlags, pwritev2};
@@ -520,5 +518,26 @@ impl Transfer {
             }
         }
         Ok(Downloaded { received_bytes: self.received, connections: self.connections, ..found })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_part_grows_in_order_over_the_end_of_what_may_be_cached() {
+        for dir in [tempfile::tempdir().unwrap(), tempfile::tempdir_in("/dev/shm").unwrap()] {
+            let path = dir.path().join("part");
+            let file = std::fs::File::options().write(true).create(true).truncate(true).open(&path).unwrap();
+            let from = limits::CONTENT_CACHED_BYTES - 5;
+            let mut part = Part { file, at: from };
+            let pieces: Vec<Vec<u8>> = (0..6u8).map(|n| vec![n; 100_003]).collect();
+            for piece in &pieces {
+                part.write(piece).unwrap();
+            }
+            let read = std::fs::read(&path).unwrap();
+            assert!(read[from as usize..] == pieces.concat(), "in {}", dir.path().display());
+        }
     }
 }

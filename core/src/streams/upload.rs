@@ -254,11 +254,17 @@ impl UploadBuilder {
             let text = format!("chunks of {} bytes are outside {} to {}", self.chunk_bytes, range.start(), range.end());
             return Err(Error::new(ErrorCode::InvalidArgument, OPERATION, text));
         }
-        if let Some(content) = self.source.small().await? {
+        let core = self.core.arc();
+        // A reader may take its time, or never say anything: then it is given up as it would be later.
+        let small = tokio::select! {
+            small = self.source.small() => small?,
+            () = tokio::time::sleep(self.idle_timeout) => return Err(Error::timeout(OPERATION, self.idle_timeout)),
+            () = core.closing() => return Err(Error::closed(OPERATION)),
+        };
+        if let Some(content) = small {
             return self.in_one_call(content).await;
         }
         let plan = self.plan().await?;
-        let core = self.core.arc();
         let open = v1::StreamOpen {
             stream_id: plan.stream.0.to_vec().into(),
             context_id: plan.context_id,
@@ -320,6 +326,10 @@ impl UploadBuilder {
         };
         meter.moved(size);
         meter.add(size);
+        // The file may have been larger once, and its upload never ended.
+        if let Some(path) = &self.resume_file {
+            resume::remove(path);
+        }
         let context = context.ok_or_else(|| convert::missing(OPERATION, "context"))?;
         Ok(Carried { context, size, sha256, sent_bytes: size, connections: 1, found: false })
     }

@@ -377,6 +377,20 @@ mod tests {
     }
 
     #[test]
+    fn uncached_writes_arrive_also_where_the_system_cannot_do_without_its_cache() {
+        // A tmpfs refuses such writes: it is nothing but cache.
+        let places = [tempfile::tempdir().unwrap(), tempfile::tempdir_in("/dev/shm").unwrap()];
+        for dir in places {
+            let file = OsDisk.open(&dir.path().join("f"), OpenMode::Create).unwrap();
+            let bytes: Vec<u8> = (0..3_000_001u32).map(|n| n as u8).collect();
+            file.pwrite(b"-----x", 0).unwrap();
+            file.pwrite_uncached(&bytes, 5).unwrap();
+            let read = read_all(&*file).unwrap();
+            assert!(read[..5] == *b"-----" && read[5..] == bytes, "in {}", dir.path().display());
+        }
+    }
+
+    #[test]
     fn a_second_lock_is_refused_with_the_holders_words() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("LOCK");

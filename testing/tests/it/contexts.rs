@@ -1,9 +1,10 @@
 //! How contents travel: nobody needs to know, but the bus can tell.
 
-use std::{io::Cursor, time::Duration};
+use std::{future::IntoFuture as _, io::Cursor, time::Duration};
 
 use acb_sdk::{ContextScope, ErrorCode};
 use acb_testing::FakeBus;
+use tokio::io::AsyncWriteExt as _;
 
 /// Most that goes in one call.
 const ONE_CALL: usize = acb_types::limits::CONTEXT_ONE_CALL_BYTES;
@@ -70,4 +71,33 @@ async fn a_large_call_that_is_repeated_is_done_once() {
         assert_eq!(other.code(), ErrorCode::ContextExists);
         bus.advance(Duration::from_hours(25)).unwrap();
     }
+}
+
+#[tokio::test]
+async fn a_reader_that_says_nothing_is_given_up_and_goes_with_its_client() {
+    let bus = FakeBus::start().await.unwrap();
+    let alice = bus.client("alice").connect().await.unwrap();
+    let (_silent, reader) = tokio::io::duplex(64);
+    let late = alice.streams().upload(reader).idle_timeout(Duration::from_millis(30)).await.unwrap_err();
+    assert_eq!(late.code(), ErrorCode::Timeout);
+    let (mut silent, reader) = tokio::io::duplex(64);
+    let upload = tokio::spawn(alice.streams().upload(reader).into_future());
+    // It has begun to read: what is written is taken.
+    silent.write_all(&[7; 200]).await.unwrap();
+    alice.close().await;
+    assert_eq!(upload.await.unwrap().unwrap_err().code(), ErrorCode::ClientClosed);
+    // Who feeds it learns by that.
+    silent.write_all(&[7; 200]).await.unwrap_err();
+}
+
+#[tokio::test]
+async fn an_upload_that_goes_in_one_call_leaves_no_resume_file() {
+    let bus = FakeBus::start().await.unwrap();
+    let alice = bus.client("alice").connect().await.unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let (file, token) = (folder.path().join("f"), folder.path().join("token"));
+    std::fs::write(&file, "small by now").unwrap();
+    std::fs::write(&token, "of when it was large").unwrap();
+    alice.streams().upload_path(&file).resume_file(&token).await.unwrap();
+    assert!(!token.exists());
 }

@@ -442,6 +442,9 @@ async fn a_new_revision_is_made_for_the_revision_that_it_was_made_for() {
     };
     let stale = Upload::open(&client, update(2, first.rev + 5, two.len())).await.map(|_| ());
     assert_eq!(stale.unwrap_err().code(), ErrorCode::RevisionConflict, "told before anything is sent");
+    let unknown = v1::StreamOpen { fields: vec!["owner".into()], ..update(5, first.rev, two.len()) };
+    let unknown = Upload::open(&client, unknown).await.map(|_| ());
+    assert_eq!(unknown.unwrap_err().code(), ErrorCode::InvalidArgument, "no field that can change");
     let stranger = server.agent("stranger", AGENT).await;
     let hidden = Upload::open(&stranger, update(3, first.rev, two.len())).await.map(|_| ());
     assert_eq!(hidden.unwrap_err().code(), ErrorCode::ContextNotFound);

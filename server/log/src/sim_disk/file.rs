@@ -113,6 +113,9 @@ impl DiskFile for SimFile {
     fn fdatasync(&self) -> io::Result<()> {
         self.with(|s| {
             s.counts.syncs += 1;
+            if s.loses_syncs {
+                return Ok(());
+            }
             let verdict = s.check(&[FaultOn::Sync]);
             let luck = s.random();
             let file = s.files.get_mut(&self.id).ok_or_else(not_found)?;

@@ -48,6 +48,8 @@ struct State {
     faults: Vec<Fault>,
     counts: Counts,
     trace: Option<Vec<Event>>,
+    /// Whether syncs of files say yes and keep nothing.
+    loses_syncs: bool,
     /// Handles of earlier lives are dead.
     life: u64,
     last_id: u64,
@@ -77,6 +79,11 @@ impl SimDisk {
     /// Every operation of this kind fails from now on, until [`Self::heal`].
     pub fn fail(&self, on: FaultOn, errno: i32) {
         self.inject(Fault { on, errno, after: 0, times: u64::MAX });
+    }
+
+    /// From now on a sync of a file says yes and keeps nothing: to see whether a checker would find out.
+    pub fn lose_syncs(&self) {
+        self.0.lock().loses_syncs = true;
     }
 
     /// Takes all planned failures away.

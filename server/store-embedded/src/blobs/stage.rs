@@ -11,7 +11,7 @@ use acb_ports::{
     StoreError,
     blob_store::{BlobPin, Result, Stage},
 };
-use acb_types::{ErrorCode, Sha256Digest, StreamId, TenantId};
+use acb_types::{ErrorCode, Sha256Digest, StreamId, TenantId, limits};
 use bytes::Bytes;
 use parking_lot::RwLock;
 
@@ -22,9 +22,6 @@ use super::{
 
 /// Bytes that are copied at once where a stage is longer than its blob.
 const COPY_BYTES: usize = 1024 * 1024;
-/// First bytes of a content that the system may keep in memory, for whoever reads it next. What comes behind them would
-/// push out what is read more often, and taking fresh memory for it costs more than writing it does (ADR 0008).
-const CACHED_BYTES: u64 = 32 * 1024 * 1024;
 
 /// An open stage.
 pub(super) struct FileStage {
@@ -201,7 +198,7 @@ impl Stage for FileStage {
     fn write_at(&self, offset: u64, bytes: &[u8]) -> Result<()> {
         let ended = self.ended.read();
         self.check("stage.write", *ended)?;
-        let wrote = if offset < CACHED_BYTES {
+        let wrote = if offset < limits::CONTENT_CACHED_BYTES {
             self.file.pwrite(bytes, offset)
         } else {
             self.file.pwrite_uncached(bytes, offset)

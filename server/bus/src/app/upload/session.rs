@@ -433,8 +433,6 @@ impl UploadSession {
         {
             let (stage, hold, chunking) = (Arc::clone(stage), Arc::clone(&self.hold), self.row.chunking);
             let end = self.written.prefix().min(whole.next + HASH_CHUNKS);
-            // What is left of before is in the digest already.
-            self.ahead = self.ahead.split_off(&whole.next);
             let kept: Vec<_> = (whole.next..end).map_while(|index| self.ahead.remove(&index)).collect();
             let job = self.app.deps.blocking.spawn_blocking(move || {
                 let hashed =
@@ -538,7 +536,10 @@ impl UploadSession {
                 Ok(Some(News::Acked(acked.ranges().collect())))
             }
             Done::Hashed(whole) => {
-                self.whole = Some(whole?);
+                let whole = whole?;
+                // What came while it was read back is in the digest already.
+                self.ahead = self.ahead.split_off(&whole.next);
+                self.whole = Some(whole);
                 Ok(None)
             }
             Done::Found(found) => {
