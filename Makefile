@@ -7,6 +7,8 @@ DEMO = target/debug/acb-demo $(if $(DIR),"$(DIR)")
 ARGS ?= --dev
 # One profile for tests, demo and everyday work (profile.dev in Cargo.toml).
 CARGO ?= cargo
+# Programs for everyday work share what they are built from with the tests (testing/workspace-hack).
+SHARED = --features acb-examples/workspace-hack
 
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -21,18 +23,18 @@ help: ## This list
 
 demo: ## A team of agents in Rust and Python surveys a folder while its server is killed (DIR=path: another folder)
 	@scripts/setup-dev.sh demo
-	@$(CARGO) build --bins
+	@$(CARGO) build --bins $(SHARED)
 	@scripts/build-wheel.sh >/dev/null
 	@$(DEMO)
 
 run-server: ## Run the server on 127.0.0.1:7400 (ARGS="…": its arguments; default --dev, which asks no credentials)
 	@scripts/setup-dev.sh build
-	@$(CARGO) build --bin acb-server
+	@$(CARGO) build --bin acb-server $(SHARED)
 	@target/debug/acb-server $(ARGS)
 
 build: ## Build the programs: target/debug/acb-server, acb and acb-demo
 	@scripts/setup-dev.sh build
-	@$(CARGO) build --bins
+	@$(CARGO) build --bins $(SHARED)
 
 wheel: ## Build the Python client's wheel, for Python 3.11 and later, and print where it is
 	@scripts/setup-dev.sh demo

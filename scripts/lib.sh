@@ -12,7 +12,7 @@ export CARGO_TERM_COLOR="${CARGO_TERM_COLOR:-never}"
 # Features with which tests and lints see the workspace: what is optional and ours. Not `acb-bench/peers`, whose two
 # client libraries no test needs.
 # shellcheck disable=SC2034
-test_features=acb-ports/contract
+test_features=acb-ports/contract,acb-python/workspace-hack,acb-examples/workspace-hack
 
 say() { printf '%s: %s\n' "${0##*/}" "$*"; }
 

@@ -2,6 +2,7 @@
 //!
 //! Each check returns its findings as lines; nothing stops at the first.
 
+mod features;
 mod files;
 mod walls;
 
@@ -27,6 +28,7 @@ pub(crate) fn run(root: &Path) -> Result<()> {
 fn findings(root: &Path) -> Result<Vec<String>> {
     let sources = files::all(root)?;
     let mut out = walls::crates(root)?;
+    out.extend(features::unshared(root)?);
     out.extend(walls::rooms(&sources));
     out.extend(files::leftovers(&sources));
     out.extend(files::sizes(&sources));

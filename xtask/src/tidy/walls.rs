@@ -7,14 +7,15 @@ use anyhow::{Context, Result, ensure};
 use super::files::Source;
 
 /// What each crate may import of ours, by folder (DESIGN section 2). Dev-dependencies are free.
-const CRATES: [(&str, &[&str]); 19] = [
+const CRATES: [(&str, &[&str]); 20] = [
     ("types", &[]),
     ("proto", &[]),
     ("core", &["acb-types", "acb-proto"]),
     ("testing", &["acb-sdk", "acb-server", "acb-ports", "acb-types"]),
+    ("testing/workspace-hack", &["acb-log", "acb-ports"]),
     ("cli", &["acb-sdk", "acb-types"]),
     ("bindings/kit", &["acb-sdk"]),
-    ("bindings/python", &["acb-kit", "acb-sdk", "acb-testing"]),
+    ("bindings/python", &["acb-kit", "acb-sdk", "acb-testing", "acb-workspace-hack"]),
     ("server/ports", &["acb-types"]),
     ("server/log", &["acb-types"]),
     ("server/engine", &["acb-types"]),
@@ -35,9 +36,12 @@ const CRATES: [(&str, &[&str]); 19] = [
             "acb-testkit",
         ],
     ),
-    ("conformance/sim", &["acb-types", "acb-ports", "acb-log", "acb-engine", "acb-store-embedded", "acb-server"]),
+    (
+        "conformance/sim",
+        &["acb-types", "acb-ports", "acb-log", "acb-engine", "acb-store-embedded", "acb-server", "acb-workspace-hack"],
+    ),
     ("bench", &["acb-sdk", "acb-types", "acb-proto", "acb-testkit"]),
-    ("examples", &["acb-sdk", "acb-types", "acb-testkit"]),
+    ("examples", &["acb-sdk", "acb-types", "acb-testkit", "acb-workspace-hack"]),
     ("xtask", &["acb-types"]),
 ];
 

@@ -1,0 +1,3 @@
+//! Makes cargo choose the same features for a part of the workspace as for all of it with its tests, so that both share
+//! what is built: the simulation, the Python client's wheel for tests and the demo depend on this crate. What users get
+//! does not. `cargo xtask tidy` says when a feature is missing here.
