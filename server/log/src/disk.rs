@@ -72,7 +72,8 @@ pub trait DiskFile: Send + Sync + fmt::Debug {
     fn pwritev(&self, slices: &mut [IoSlice<'_>], offset: u64) -> io::Result<()>;
     /// Appends at most `len` bytes from an offset to `into`; fewer at the end of the file. Answers how many.
     fn pread(&self, into: &mut Vec<u8>, len: usize, offset: u64) -> io::Result<usize>;
-    /// Gives the file a size with blocks behind it, where the file system can.
+    /// Gives the file a size with blocks behind it, where the file system can. What is far more than the file system has
+    /// free is refused before anything is taken: else others would find it full meanwhile.
     fn fallocate(&self, len: u64) -> io::Result<()>;
     /// Makes everything written durable. After a failure nobody knows what is: do not try again.
     fn fdatasync(&self) -> io::Result<()>;
@@ -319,8 +320,30 @@ mod sys {
         Ok(got)
     }
 
+    /// Reservations above this are compared with what is free first. A smaller one that fails hurts nobody for long, and
+    /// the question costs a call.
+    #[cfg(target_os = "linux")]
+    const ASKED_FIRST_BYTES: u64 = 256 * 1024 * 1024;
+
+    /// Bytes that an ordinary user may still take of a file's file system.
+    #[cfg(target_os = "linux")]
+    fn free(file: &File) -> io::Result<u64> {
+        let stat = rustix::fs::fstatvfs(file)?;
+        Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+    }
+
+    /// Bytes that the file has taken already.
+    #[cfg(target_os = "linux")]
+    fn taken(file: &File) -> io::Result<u64> {
+        Ok(std::os::unix::fs::MetadataExt::blocks(&file.metadata()?) * 512)
+    }
+
     #[cfg(target_os = "linux")]
     pub(super) fn fallocate(file: &File, len: u64) -> io::Result<()> {
+        // A system call takes blocks until there are none, and gives them back only then.
+        if len > ASKED_FIRST_BYTES && free(file)? < len.saturating_sub(taken(file)?) {
+            return Err(io::Error::from_raw_os_error(libc::ENOSPC));
+        }
         let len = libc::off_t::try_from(len).map_err(io::Error::other)?;
         loop {
             // SAFETY: takes numbers only; the descriptor is open as long as `file` is borrowed.
@@ -388,6 +411,20 @@ mod tests {
             let read = read_all(&*file).unwrap();
             assert!(read[..5] == *b"-----" && read[5..] == bytes, "in {}", dir.path().display());
         }
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn a_reservation_of_more_than_there_is_takes_nothing() {
+        use std::os::unix::fs::MetadataExt as _;
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("f");
+        let file = OsDisk.open(&path, OpenMode::Create).unwrap();
+        let stat = rustix::fs::statvfs(dir.path()).unwrap();
+        // More than an ordinary user may take, and for root perhaps not: the reserve of the file system is not ours.
+        let refused = file.fallocate((stat.f_bavail + stat.f_bavail / 8) * stat.f_frsize).unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::StorageFull);
+        assert_eq!(fs::metadata(&path).unwrap().blocks(), 0);
     }
 
     #[test]

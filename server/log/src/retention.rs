@@ -1,7 +1,7 @@
 //! What a log lets go of: whole segments from its head, never the one it writes to, never what holds the delivery
 //! state that the next opening needs.
 
-use std::sync::{Arc, atomic::Ordering};
+use std::sync::Arc;
 
 use acb_types::{Timestamp, position::Seq};
 
@@ -13,7 +13,7 @@ use crate::{
     planted::{self, Bug},
     postings::Summary,
     segment::Ident,
-    shared::{Chore, Index, Segment},
+    shared::{Index, Segment},
     sidecar::{Section, Sidecar},
 };
 
@@ -69,34 +69,16 @@ impl Log {
             go += 1;
         }
         let first = self.drop_head(go)?;
-        self.forget_below(floor);
         self.drop_orphans(now)?;
         Ok(first)
     }
 
-    /// Whether a segment was finished since [`Self::retain`] looked last, and what is over the bytes, or consumed, would
-    /// go, or memory would be given back.
+    /// Whether a segment was finished since [`Self::retain`] looked last, and what is over the bytes, or consumed, would go.
     pub fn wants_retain(&self) -> bool {
         let retention = &self.shared.options.retention;
         let active = self.active.as_ref().map(|a| a.segment.ident.number);
         active.is_some_and(|number| number != self.retained_at)
-            && (self.used > retention.bytes
-                || retention.consumed_goes
-                || self.shared.segments.read().iter().rev().nth(1).is_some_and(|sealed| sealed.fresh))
-    }
-
-    /// Tells the system that nobody will read what lies below `floor`. The next new segment then goes into memory that
-    /// was just given back and not into memory that the system has to find (measured: ADR 0003). A segment that was
-    /// used before stays: its next use overwrites what is in memory, which is cheaper still.
-    fn forget_below(&self, floor: Seq) {
-        let segments = self.shared.segments.read();
-        for segment in segments.iter().take(segments.len().saturating_sub(1)) {
-            let consumed =
-                segment.fresh && segment.summary().end_seq <= floor && segment.ident.number < self.synced.segment;
-            if consumed && !segment.forgotten.swap(true, Ordering::Relaxed) {
-                self.shared.chores.lock().push_back(Chore::Forget(Arc::clone(segment)));
-            }
-        }
+            && (self.used > retention.bytes || retention.consumed_goes)
     }
 
     /// Drops whole segments that hold nothing at or above `seq`, and answers the new first seq. Twice is once.

@@ -100,8 +100,6 @@ pub(crate) struct Segment {
     pub(crate) index: RwLock<Index>,
     /// Whether its blocks were never written before its present use.
     pub(crate) fresh: bool,
-    /// Set when the system was told that nobody will read it soon.
-    pub(crate) forgotten: AtomicBool,
     /// Held open while it is written to, synced or without a sidecar; later it is in the cache.
     pub(crate) pinned: Mutex<Option<Arc<dyn DiskFile>>>,
 }
@@ -142,8 +140,6 @@ pub(crate) enum Chore {
     Spare { size: u32 },
     /// Write zeroes into a segment that was made ahead, from an offset on, a step at a time.
     Fill { segment: Arc<Segment>, from: u32 },
-    /// Give back the memory in which the system holds a segment that nobody waits for.
-    Forget(Arc<Segment>),
 }
 
 /// Zeroes that one round of chores writes ahead. Small, because acknowledgements wait for the round.
@@ -353,7 +349,6 @@ impl Shared {
                 size,
                 index: RwLock::new(Index::Active(Box::new(MemIndex::new()))),
                 fresh: free.is_none(),
-                forgotten: AtomicBool::new(false),
                 pinned: Mutex::new(Some(file)),
             })),
             Err(e) => {
@@ -421,10 +416,6 @@ impl Shared {
                     if let Some(from) = self.fill_step(&segment, from) {
                         later.push_back(Chore::Fill { segment, from });
                     }
-                }
-                Chore::Forget(segment) => {
-                    // Only memory is at stake: when it fails, the system keeps it as long as it likes.
-                    let _ = self.file(&segment).and_then(|file| file.forget_cached(0, u64::from(segment.size)));
                 }
             }
         }

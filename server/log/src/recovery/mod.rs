@@ -16,7 +16,7 @@ use std::{
     collections::{BTreeMap, VecDeque},
     io,
     path::{Path, PathBuf},
-    sync::{Arc, atomic::AtomicBool},
+    sync::Arc,
 };
 
 use acb_types::{ErrorCode, PartitionId, Timestamp};
@@ -148,7 +148,6 @@ impl Opener {
                 size: found.size,
                 index: RwLock::new(index),
                 fresh: false,
-                forgotten: AtomicBool::new(false),
                 pinned: Mutex::new(pinned.then(|| Arc::clone(&found.file))),
             });
             used += u64::from(segment.summary().end);

@@ -47,11 +47,6 @@ pub enum Event {
         /// This file.
         path: PathBuf,
     },
-    /// What the system held of a file in memory was dropped.
-    Forget {
-        /// This file.
-        path: PathBuf,
-    },
     /// A folder was synced.
     SyncDir {
         /// This folder.

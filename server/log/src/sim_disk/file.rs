@@ -144,8 +144,6 @@ impl DiskFile for SimFile {
                     file.live[at as usize] = file.durable.get(at as usize).copied().unwrap_or(0);
                 }
             }
-            let path = file.path.clone();
-            s.note(|| Event::Forget { path });
             Ok(())
         })
     }

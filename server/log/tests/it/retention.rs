@@ -137,28 +137,6 @@ fn a_segment_that_cannot_be_written_ahead_is_made_anew() {
 }
 
 #[test]
-fn what_everybody_had_gives_its_memory_back_once() {
-    let world = world(Retention::KEEP);
-    let mut log = world.log();
-    fill(&mut log, 60, 0);
-    assert!(log.wants_retain(), "segments were finished");
-    let forgotten = |log: &mut acb_log::Log, floor| {
-        world.disk.start_trace();
-        log.retain(floor, NOW).unwrap();
-        log.chores().run();
-        let forgets = |e| matches!(e, Event::Forget { .. });
-        world.disk.take_trace().into_iter().filter(|e| forgets(e.clone())).count()
-    };
-    assert_eq!(forgotten(&mut log, 1), 0, "somebody waits for all of it");
-    let half = forgotten(&mut log, 30);
-    assert!((1..=5).contains(&half), "{half}");
-    assert_eq!(forgotten(&mut log, 30), 0, "once");
-    assert!(forgotten(&mut log, 61) >= 1);
-    assert!(!log.wants_retain());
-    assert_eq!(read_all(&log, 1, &["a"]).len(), 60, "it is on the disk");
-}
-
-#[test]
 fn the_segment_with_the_last_complete_snapshot_is_never_trimmed() {
     let mut world = world(Retention::KEEP);
     let mut log = world.log();
