@@ -113,7 +113,6 @@ fn words(trace: &[Event]) -> Vec<&'static str> {
             Event::SyncDir { .. } => "sync folder",
             Event::Rename { .. } => "rename",
             Event::Remove { .. } => "remove",
-            Event::Forget { .. } => "forget",
         })
         .collect()
 }
