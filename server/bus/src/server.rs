@@ -376,6 +376,7 @@ impl Inside {
     pub(crate) fn edge_deps(&self, tls: Option<Arc<rustls::ServerConfig>>) -> EdgeDeps {
         EdgeDeps {
             router: self.routes.clone(),
+            full: router::full(),
             tls,
             limits: edge_limits(&self.config),
             hot_runtimes: hot_runtimes(self.config.edge.hot_runtimes),

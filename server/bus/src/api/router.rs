@@ -51,14 +51,28 @@ async fn health(State(readiness): State<Readiness>) -> Response {
 
 /// What is not there, in the language of who asks.
 async fn absent(request: Request) -> Response {
-    let content_type = request.headers().get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
-    let request_id = RequestId::new();
-    if content_type.starts_with("application/grpc") {
+    if is_grpc(&request) {
         // gRPC's own status for it is UNIMPLEMENTED, and foreign clients look for that one.
         let error = AppError::new(ErrorCode::UnsupportedFeature, "the server has no such call");
-        return status::to_status(&error, request_id).into_http();
+        return status::to_status(&error, RequestId::new()).into_http();
     }
-    problem(&AppError::of(ErrorCode::RouteNotFound), request_id)
+    problem(&AppError::of(ErrorCode::RouteNotFound), RequestId::new())
+}
+
+/// The router for connections over the bound: whatever they ask, they hear that there is no room for them.
+pub fn full() -> Router {
+    Router::new().fallback(|request: Request| async move {
+        let error = AppError::of(ErrorCode::TooManyConnections);
+        if is_grpc(&request) {
+            return status::to_status(&error, RequestId::new()).into_http();
+        }
+        problem(&error, RequestId::new())
+    })
+}
+
+fn is_grpc(request: &Request) -> bool {
+    let content_type = request.headers().get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
+    content_type.starts_with("application/grpc")
 }
 
 /// An error as problem details (RFC 9457).

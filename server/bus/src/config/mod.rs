@@ -131,7 +131,7 @@ settings! {
     edge: EdgeSettings {
         /// Threads that serve HTTP/2 connections; 0 for half of the cores.
         hot_runtimes: usize = "0";
-        /// Connections at once; more are closed at once.
+        /// Connections at once; more are turned away with `too_many_connections`.
         connections_max: usize = "50000";
         /// Requests that one connection has open at once.
         streams_per_connection: u32 = "128";

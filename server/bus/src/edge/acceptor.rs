@@ -20,7 +20,8 @@ use tokio_rustls::TlsAcceptor;
 use super::{
     Counted, EdgeDeps,
     head::{Head, Protocol},
-    hot::{Handed, Runtime},
+    hot::{Handed, Place, Runtime},
+    limits::{TURNED_AWAY_MAX, TURNED_AWAY_WITHIN},
     stream::{Connection, Greeted, Socket},
 };
 
@@ -32,6 +33,8 @@ struct Acceptor {
     hot: Vec<Runtime>,
     http1: Runtime,
     connections: Arc<AtomicUsize>,
+    /// Connections over the bound, which are told so.
+    turned_away: Arc<AtomicUsize>,
     handshakes: Semaphore,
 }
 
@@ -45,7 +48,8 @@ pub(super) fn start(
     listener.set_nonblocking(true)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let handshakes = Semaphore::new(deps.limits.handshakes_max);
-    let acceptor = Arc::new(Acceptor { deps: deps.clone(), hot, http1, connections, handshakes });
+    let acceptor =
+        Arc::new(Acceptor { deps: deps.clone(), hot, http1, connections, turned_away: Arc::default(), handshakes });
     std::thread::Builder::new().name("acb-acceptor".to_owned()).spawn(move || {
         runtime.block_on(async move {
             match tokio::net::TcpListener::from_std(listener) {
@@ -78,17 +82,25 @@ impl Acceptor {
 
     fn take(self: &Arc<Self>, stream: TcpStream, peer: SocketAddr) {
         // Those in the handshake count too: they hold a socket.
-        if self.connections.load(Relaxed) >= self.deps.limits.connections_max {
+        let limit = self.deps.limits.connections_max;
+        let full = self.connections.load(Relaxed) >= limit;
+        if full {
             self.deps.metrics.connections_refused.inc();
-            tracing::warn!(%peer, limit = self.deps.limits.connections_max, "too many connections, one closed");
-            return;
+            tracing::warn!(%peer, limit, "too many connections, one turned away");
+            if self.turned_away.load(Relaxed) >= TURNED_AWAY_MAX {
+                return;
+            }
         }
         let me = Arc::clone(self);
-        let held = Held::new(&self.connections);
+        let held = Held::new(if full { &self.turned_away } else { &self.connections });
         let task = async move {
             let within = me.deps.limits.handshake_timeout;
+            let within = if full { within.min(TURNED_AWAY_WITHIN) } else { within };
             match tokio::time::timeout(within, me.greet(stream)).await {
+                Ok(Ok((connection, _))) if full => me.turn_away(connection, peer, held),
                 Ok(Ok((connection, protocol))) => me.hand(connection, protocol, peer, held),
+                // Counted already.
+                _ if full => {}
                 Ok(Err(error)) => me.refused(peer, &error),
                 Err(_) => me.refused(peer, &io::ErrorKind::TimedOut.into()),
             }
@@ -136,12 +148,20 @@ impl Acceptor {
         }
         let counted = Counted::new(&self.connections, runtime.load(), &self.deps.metrics);
         drop(held);
-        runtime.serve(Handed { connection, peer, counted });
+        runtime.serve(Handed { connection, peer, place: Place::Served(counted) });
+    }
+
+    /// Hands it to where messages do not flow, whatever it speaks: there it hears why.
+    fn turn_away(&self, mut connection: Connection, peer: SocketAddr, held: Held) {
+        if connection.leave().is_ok() {
+            self.http1.serve(Handed { connection, peer, place: Place::TurnedAway(held) });
+        }
     }
 }
 
-/// Counts a connection while it is greeted.
-struct Held(Arc<AtomicUsize>);
+/// Counts a connection while it is greeted, or while it is turned away.
+#[derive(Debug)]
+pub(super) struct Held(Arc<AtomicUsize>);
 
 impl Held {
     fn new(connections: &Arc<AtomicUsize>) -> Self {

@@ -23,6 +23,8 @@ use tower::Service as _;
 
 use super::{
     Counted, EdgeDeps, PeerAddress,
+    acceptor::Held,
+    limits::TURNED_AWAY_WITHIN,
     stall::Stall,
     stream::Connection,
     timed::{Timed, TimedExecutor},
@@ -47,7 +49,16 @@ pub(super) enum Kind {
 pub(super) struct Handed {
     pub(super) connection: Connection,
     pub(super) peer: SocketAddr,
-    pub(super) counted: Counted,
+    pub(super) place: Place,
+}
+
+/// What a connection is here for. Counts it for as long as it lives.
+#[derive(Debug)]
+pub(super) enum Place {
+    /// To be served.
+    Served(#[expect(dead_code, reason = "counts until it is dropped")] Counted),
+    /// To hear that there is no room.
+    TurnedAway(#[expect(dead_code, reason = "counts until it is dropped")] Held),
 }
 
 /// The way to a runtime.
@@ -86,6 +97,7 @@ pub(super) fn start(kind: Kind, name: String, deps: &EdgeDeps) -> io::Result<(Ru
         .build()?;
     let serving = Serving {
         router: deps.router.clone(),
+        full: deps.full.clone(),
         limits: deps.limits,
         metrics: Arc::clone(&deps.metrics),
         drain: deps.drain.clone(),
@@ -98,6 +110,7 @@ pub(super) fn start(kind: Kind, name: String, deps: &EdgeDeps) -> io::Result<(Ru
 
 struct Serving {
     router: axum::Router,
+    full: axum::Router,
     limits: super::limits::EdgeLimits,
     metrics: Arc<Metrics>,
     drain: CancellationToken,
@@ -117,9 +130,20 @@ impl Serving {
         self.limits.auto(&mut auto);
         let connections = TaskTracker::new();
         while let Some(handed) = receiver.recv().await {
-            let service = PerConnection { router: self.router.clone(), peer: handed.peer };
-            let ends =
-                Ends { drain: self.drain.clone(), kill: self.kill.clone(), stall_timeout: self.limits.stall_timeout() };
+            let turned_away = matches!(handed.place, Place::TurnedAway(_));
+            // Who is turned away is answered once, and then asked to go.
+            let drain = if turned_away { self.drain.child_token() } else { self.drain.clone() };
+            let service = PerConnection {
+                router: if turned_away { self.full.clone() } else { self.router.clone() },
+                peer: handed.peer,
+                once: turned_away.then(|| drain.clone()),
+            };
+            let ends = Ends {
+                drain,
+                kill: self.kill.clone(),
+                stall_timeout: self.limits.stall_timeout(),
+                within: turned_away.then_some(TURNED_AWAY_WITHIN),
+            };
             let task = Timed::new(
                 serve(self.kind, handed, service, http2.clone(), auto.clone(), ends),
                 Arc::clone(&self.metrics),
@@ -140,6 +164,8 @@ struct Ends {
     kill: CancellationToken,
     /// The peer takes nothing any more.
     stall_timeout: Duration,
+    /// It has lived long enough. `None` for as long as it likes.
+    within: Option<Duration>,
 }
 
 async fn serve(
@@ -150,8 +176,8 @@ async fn serve(
     auto: auto::Builder<TimedExecutor>,
     ends: Ends,
 ) {
-    let Ends { drain, kill, stall_timeout } = ends;
-    let _counted = handed.counted;
+    let Ends { drain, kill, stall_timeout, within } = ends;
+    let _place = handed.place;
     let peer = handed.peer;
     if let Err(error) = handed.connection.join() {
         tracing::debug!(%peer, "connection lost on its way: {error}");
@@ -163,6 +189,12 @@ async fn serve(
         ($connection:expr) => {{
             let mut connection = std::pin::pin!($connection);
             let mut draining = false;
+            let mut over = std::pin::pin!(async {
+                match within {
+                    Some(within) => tokio::time::sleep(within).await,
+                    None => std::future::pending().await,
+                }
+            });
             loop {
                 tokio::select! {
                     ended = connection.as_mut() => {
@@ -176,6 +208,7 @@ async fn serve(
                         connection.as_mut().graceful_shutdown();
                     }
                     () = kill.cancelled() => return,
+                    () = over.as_mut() => return,
                 }
             }
         }};
@@ -202,6 +235,8 @@ fn reasons(error: Box<dyn std::error::Error + Send + Sync>) -> String {
 struct PerConnection {
     router: axum::Router,
     peer: SocketAddr,
+    /// Fired by the first request, after which there is to be no other.
+    once: Option<CancellationToken>,
 }
 
 impl hyper::service::Service<http::Request<Incoming>> for PerConnection {
@@ -211,6 +246,9 @@ impl hyper::service::Service<http::Request<Incoming>> for PerConnection {
 
     fn call(&self, mut request: http::Request<Incoming>) -> Self::Future {
         request.extensions_mut().insert(PeerAddress(self.peer));
+        if let Some(once) = &self.once {
+            once.cancel();
+        }
         // The router is ready at any time.
         self.router.clone().call(request)
     }

@@ -20,10 +20,15 @@ const RESET_STREAMS_MAX: usize = 20;
 /// Header fields of an HTTP/1 request.
 const HTTP1_HEADERS_MAX: usize = 64;
 
+/// Connections above [`EdgeLimits::connections_max`] that are told so at once; more are closed without a word.
+pub const TURNED_AWAY_MAX: usize = 64;
+/// How long each of them has to ask something, TLS included, and to take its answer.
+pub const TURNED_AWAY_WITHIN: Duration = Duration::from_secs(2);
+
 /// Bounds that can be set.
 #[derive(Clone, Copy, Debug)]
 pub struct EdgeLimits {
-    /// Connections at once; more are closed at once.
+    /// Connections at once; more are turned away.
     pub connections_max: usize,
     /// Requests that one connection has open at once, hot streams included.
     pub streams_per_connection: u32,

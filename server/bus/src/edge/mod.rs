@@ -43,6 +43,8 @@ pub struct PeerAddress(pub SocketAddr);
 pub struct EdgeDeps {
     /// Where requests go.
     pub router: axum::Router,
+    /// Where those of connections go that are turned away: it answers each with the same error.
+    pub full: axum::Router,
     /// TLS, when it is configured.
     pub tls: Option<Arc<rustls::ServerConfig>>,
     /// What is bounded.
@@ -91,7 +93,8 @@ impl Pipes {
         let (client, server) = tokio::io::duplex(Self::PIPE_BYTES);
         let counted = Counted::new(&self.connections, runtime.load(), &self.metrics);
         let peer = SocketAddr::from(([127, 0, 0, 1], 0));
-        runtime.serve(hot::Handed { connection: Connection::Piped(server), peer, counted });
+        let place = hot::Place::Served(counted);
+        runtime.serve(hot::Handed { connection: Connection::Piped(server), peer, place });
         Ok(client)
     }
 

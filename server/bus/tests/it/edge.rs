@@ -262,14 +262,17 @@ async fn connections_are_bounded_and_room_comes_back() {
         }
         held
     };
+    // Who comes now is told why, in the language that it speaks, and the connection is closed.
+    assert_eq!(refused(server.dev("default", "a").heartbeat("a", 2).await), ErrorCode::TooManyConnections);
     let mut more = TcpStream::connect(server.address()).await.unwrap();
-    let mut rest = Vec::new();
-    let _ = more.read_to_end(&mut rest).await;
-    assert!(rest.is_empty());
+    more.write_all(b"GET /health HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+    let mut told = String::new();
+    more.read_to_string(&mut told).await.unwrap();
+    assert!(told.starts_with("HTTP/1.1 429") && told.contains("\"code\":\"too_many_connections\""), "{told}");
     // Who is in is not hurt.
     bus.heartbeat("a", 1).await.unwrap();
     let metrics = server.metrics().await;
-    assert!(metrics.contains("acb_connections 3") && metrics.contains("acb_connections_refused_total 1"), "{metrics}");
+    assert!(metrics.contains("acb_connections 3") && metrics.contains("acb_connections_refused_total 2"), "{metrics}");
     drop(held);
     let room = || async { server.metrics().await.contains("acb_connections 1") };
     crate::support::wait_until("room", room, |there| *there).await;
