@@ -91,18 +91,19 @@ impl Acceptor {
                 return;
             }
         }
+        let timeout = self.deps.limits.handshake_timeout;
+        let (count, within) =
+            if full { (&self.turned_away, timeout.min(TURNED_AWAY_WITHIN)) } else { (&self.connections, timeout) };
+        let held = Held::new(count);
         let me = Arc::clone(self);
-        let held = Held::new(if full { &self.turned_away } else { &self.connections });
         let task = async move {
-            let within = me.deps.limits.handshake_timeout;
-            let within = if full { within.min(TURNED_AWAY_WITHIN) } else { within };
-            match tokio::time::timeout(within, me.greet(stream)).await {
-                Ok(Ok((connection, _))) if full => me.turn_away(connection, peer, held),
-                Ok(Ok((connection, protocol))) => me.hand(connection, protocol, peer, held),
-                // Counted already.
-                _ if full => {}
-                Ok(Err(error)) => me.refused(peer, &error),
-                Err(_) => me.refused(peer, &io::ErrorKind::TimedOut.into()),
+            let greeted = tokio::time::timeout(within, me.greet(stream)).await;
+            match greeted.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
+                Ok((connection, _)) if full => me.turn_away(connection, peer, held),
+                Ok((connection, protocol)) => me.hand(connection, protocol, peer, held),
+                Err(error) if !full => me.refused(peer, &error),
+                // Who is turned away was counted before.
+                Err(_) => {}
             }
         };
         #[expect(clippy::disallowed_methods, reason = "bounded by the handshake's time and the number of connections")]

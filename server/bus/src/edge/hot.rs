@@ -138,18 +138,17 @@ impl Serving {
                 peer: handed.peer,
                 once: turned_away.then(|| drain.clone()),
             };
-            let ends = Ends {
-                drain,
-                kill: self.kill.clone(),
-                stall_timeout: self.limits.stall_timeout(),
-                within: turned_away.then_some(TURNED_AWAY_WITHIN),
-            };
+            let ends = Ends { drain, kill: self.kill.clone(), stall_timeout: self.limits.stall_timeout() };
             let task = Timed::new(
                 serve(self.kind, handed, service, http2.clone(), auto.clone(), ends),
                 Arc::clone(&self.metrics),
             );
             #[expect(clippy::disallowed_methods, reason = "tracked here, and bounded by the number of connections")]
-            tokio::spawn(connections.track_future(task));
+            if turned_away {
+                tokio::spawn(connections.track_future(tokio::time::timeout(TURNED_AWAY_WITHIN, task)));
+            } else {
+                tokio::spawn(connections.track_future(task));
+            }
         }
         connections.close();
         connections.wait().await;
@@ -164,8 +163,6 @@ struct Ends {
     kill: CancellationToken,
     /// The peer takes nothing any more.
     stall_timeout: Duration,
-    /// It has lived long enough. `None` for as long as it likes.
-    within: Option<Duration>,
 }
 
 async fn serve(
@@ -176,7 +173,7 @@ async fn serve(
     auto: auto::Builder<TimedExecutor>,
     ends: Ends,
 ) {
-    let Ends { drain, kill, stall_timeout, within } = ends;
+    let Ends { drain, kill, stall_timeout } = ends;
     let _place = handed.place;
     let peer = handed.peer;
     if let Err(error) = handed.connection.join() {
@@ -189,12 +186,6 @@ async fn serve(
         ($connection:expr) => {{
             let mut connection = std::pin::pin!($connection);
             let mut draining = false;
-            let mut over = std::pin::pin!(async {
-                match within {
-                    Some(within) => tokio::time::sleep(within).await,
-                    None => std::future::pending().await,
-                }
-            });
             loop {
                 tokio::select! {
                     ended = connection.as_mut() => {
@@ -208,7 +199,6 @@ async fn serve(
                         connection.as_mut().graceful_shutdown();
                     }
                     () = kill.cancelled() => return,
-                    () = over.as_mut() => return,
                 }
             }
         }};

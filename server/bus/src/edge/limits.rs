@@ -22,7 +22,7 @@ const HTTP1_HEADERS_MAX: usize = 64;
 
 /// Connections above [`EdgeLimits::connections_max`] that are told so at once; more are closed without a word.
 pub const TURNED_AWAY_MAX: usize = 64;
-/// How long each of them has to ask something, TLS included, and to take its answer.
+/// How long each of them has until its protocol and TLS are known, and then as long again to ask and to take its answer.
 pub const TURNED_AWAY_WITHIN: Duration = Duration::from_secs(2);
 
 /// Bounds that can be set.
