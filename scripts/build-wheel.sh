@@ -25,7 +25,7 @@ fi
 
 profile=${1:-dev}
 wheels="$home/wheels"
-# Ours shares what it is built from with the tests; what users get has nothing of them.
+# The tests' own shares what it is built from with them; a release has nothing of theirs.
 features=(--features workspace-hack)
 if [ "$profile" != dev ]; then
     wheels="$home/wheels-$profile"

@@ -3,12 +3,12 @@
 use std::{fmt, sync::Arc, time::Duration};
 
 use acb_ports::{
-    BlobStore, Clock, ManualClock, MessageLog, SystemClock,
+    BlobStore, Clock, ManualClock, MessageLog, MetadataStore, StoreError, SystemClock,
     memory::{MemoryBlobs, MemoryKeep, MemoryLog, MemoryMetadata},
 };
 use acb_sdk::{Client, ClientBuilder, Credentials, Dialer, Timestamp};
 use acb_server::{
-    ServerBuilder, Stores,
+    ServerBuilder, StartError, Stores,
     config::{
         Config,
         load::{Origin, Values},
@@ -38,6 +38,11 @@ pub trait Wrapping: Send + Sync + fmt::Debug + 'static {
     /// The log that the server sees.
     fn log(&self, log: Arc<dyn MessageLog>) -> Arc<dyn MessageLog> {
         log
+    }
+
+    /// The metadata store that the server sees, opened anew with each start.
+    fn metadata(&self, metadata: Arc<dyn MetadataStore>) -> Result<Arc<dyn MetadataStore>, StoreError> {
+        Ok(metadata)
     }
 
     /// The clock that the server sees.
@@ -324,7 +329,7 @@ impl FakeBus {
     pub async fn restart(&self) -> Result<(), FakeError> {
         self.kill().await;
         let mut running = self.run.lock().await;
-        let started = Run::start(self.server(), self.wrapping.as_ref().and_then(|w| w.routes())).await?;
+        let started = Run::start(self.server()?, self.wrapping.as_ref().and_then(|w| w.routes())).await?;
         if let Some(key) = started.admin_key {
             *self.admin_key.lock() = Some(key);
         }
@@ -339,7 +344,7 @@ impl FakeBus {
     }
 
     /// The next run of the server, over the same stores.
-    fn server(&self) -> ServerBuilder {
+    fn server(&self) -> Result<ServerBuilder, StartError> {
         let mut log: Arc<dyn MessageLog> = Arc::new(self.log.clone());
         let time = {
             let mut time = self.clock.lock();
@@ -357,9 +362,13 @@ impl FakeBus {
         if let Some(wrapping) = &self.wrapping {
             (log, clock, blobs) = (wrapping.log(log), wrapping.clock(clock), wrapping.blobs(blobs));
         }
-        let metadata = self.metadata.reopened();
-        self.opened.lock().clone_from(&metadata);
-        let stores = Stores { metadata: Arc::new(metadata), log, blobs };
+        let opened = self.metadata.reopened();
+        self.opened.lock().clone_from(&opened);
+        let mut metadata: Arc<dyn MetadataStore> = Arc::new(opened);
+        if let Some(wrapping) = &self.wrapping {
+            metadata = wrapping.metadata(metadata)?;
+        }
+        let stores = Stores { metadata, log, blobs };
         let mut server = ServerBuilder::new(self.config.clone(), stores);
         if !self.credentials {
             server = server.dev();
@@ -368,7 +377,7 @@ impl FakeBus {
             server = server.manual_clock(manual);
         }
         // Last: the clock that the server looks at is the one that may be wrapped.
-        server.clock(clock)
+        Ok(server.clock(clock))
     }
 }
 

@@ -21,6 +21,8 @@ const LOOK_AGAIN: Duration = Duration::from_millis(10);
 /// A running server.
 pub(crate) struct Bus {
     program: PathBuf,
+    /// `SECTION.KEY=VALUE` each.
+    settings: &'static [&'static str],
     folder: tempfile::TempDir,
     child: Child,
     pub(crate) port: u16,
@@ -38,16 +40,21 @@ fn program() -> PathBuf {
 impl Bus {
     /// Starts a server.
     pub(crate) async fn start() -> Self {
+        Self::start_with(&[]).await
+    }
+
+    /// Starts a server with some settings.
+    pub(crate) async fn start_with(settings: &'static [&'static str]) -> Self {
         let program = program();
         let folder = tempfile::tempdir().unwrap();
-        let (child, port) = run(&program, &folder, 0).await;
-        Self { program, folder, child, port }
+        let (child, port) = run(&program, settings, &folder, 0).await;
+        Self { program, settings, folder, child, port }
     }
 
     /// Kills it without warning, and starts it again on the same port and folder.
     pub(crate) async fn kill_and_restart(&mut self) {
         self.child.kill().await.unwrap();
-        (self.child, _) = run(&self.program, &self.folder, self.port).await;
+        (self.child, _) = run(&self.program, self.settings, &self.folder, self.port).await;
     }
 
     pub(crate) fn builder(&self, agent: &str) -> ClientBuilder {
@@ -63,10 +70,11 @@ pub(crate) fn builder(port: u16, agent: &str) -> ClientBuilder {
     Client::builder(format!("acb://127.0.0.1:{port}")).credentials(Credentials::dev("default", agent))
 }
 
-async fn run(program: &PathBuf, folder: &tempfile::TempDir, port: u16) -> (Child, u16) {
+async fn run(program: &PathBuf, settings: &[&str], folder: &tempfile::TempDir, port: u16) -> (Child, u16) {
     let mut child = Command::new(program)
         .args(["--dev", "--admin-listen", "127.0.0.1:0", "--listen", &format!("127.0.0.1:{port}"), "--data-dir"])
         .arg(folder.path().join("data"))
+        .args(settings.iter().flat_map(|s| ["--set", s]))
         .current_dir(folder.path())
         .stdin(Stdio::null())
         .stdout(Stdio::piped())

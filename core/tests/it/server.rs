@@ -1,14 +1,28 @@
 //! Against the real server: everything a client can do, and what is left of it after a hundred cuts and a kill.
 
-use std::{collections::HashSet, time::Duration};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
-use acb_sdk::{AgentStatus, DeliveryState, Durability, ErrorCode, Message, StartAt, Subscription, SubscriptionSpec};
-use tokio::sync::mpsc;
+use acb_sdk::{
+    AgentStatus, DeliveryState, Dialer, Durability, Endpoint, ErrorCode, Message, StartAt, Subscription,
+    SubscriptionSpec, TcpDialer, transport::Dialing,
+};
+use tokio::sync::{mpsc, watch};
 
 use crate::{
     bus::{Bus, Proxy, builder, found},
     peer::soon,
 };
+
+/// Says how often it dialled.
+#[derive(Debug)]
+struct Counting(watch::Sender<u32>);
+
+impl Dialer for Counting {
+    fn dial<'a>(&'a self, endpoint: &'a Endpoint) -> Dialing<'a> {
+        self.0.send_modify(|n| *n += 1);
+        TcpDialer.dial(endpoint)
+    }
+}
 
 async fn next(subscription: &mut Subscription) -> Message {
     soon("a message", subscription.next()).await.expect("the subscription ended").unwrap()
@@ -47,6 +61,23 @@ async fn agents_register_are_found_and_leave() {
     agents.unregister("reviewer").await.unwrap();
     assert_eq!(agents.get("reviewer").await.unwrap_err().code(), ErrorCode::AgentNotFound);
     assert!(client.health().await.unwrap().serving);
+}
+
+#[tokio::test]
+async fn a_client_that_finds_no_room_hears_so_and_comes_in_when_there_is() {
+    let bus = Bus::start_with(&["edge.connections_max=1"]).await;
+    let first = bus.client("first").await;
+    let impatient = bus.builder("second").connect_timeout(Duration::from_millis(300)).connect().await.unwrap_err();
+    assert_eq!((impatient.code(), impatient.operation()), (ErrorCode::TooManyConnections, "connect"));
+    assert!(impatient.is_retryable(), "{impatient}");
+    // One that waits comes again, and is in when the other has gone.
+    let (dialled, mut dials) = watch::channel(0);
+    let waiting = bus.builder("second").dialer(Arc::new(Counting(dialled)));
+    let second = tokio::spawn(waiting.connect());
+    soon("a second dial", dials.wait_for(|n| *n == 2)).await.unwrap();
+    first.close().await;
+    let second = soon("the second", second).await.unwrap().unwrap();
+    second.messages().publish("room", "for one").confirm().await.unwrap();
 }
 
 #[tokio::test]

@@ -72,8 +72,8 @@ pub trait DiskFile: Send + Sync + fmt::Debug {
     fn pwritev(&self, slices: &mut [IoSlice<'_>], offset: u64) -> io::Result<()>;
     /// Appends at most `len` bytes from an offset to `into`; fewer at the end of the file. Answers how many.
     fn pread(&self, into: &mut Vec<u8>, len: usize, offset: u64) -> io::Result<usize>;
-    /// Gives the file a size with blocks behind it, where the file system can. What is far more than the file system has
-    /// free is refused before anything is taken: else others would find it full meanwhile.
+    /// Gives the file a size with blocks behind it, where the file system can. A large size (256 MiB for [`OsDisk`]) is
+    /// compared with what is free before anything is taken: else others would find the file system full until it fails.
     fn fallocate(&self, len: u64) -> io::Result<()>;
     /// Makes everything written durable. After a failure nobody knows what is: do not try again.
     fn fdatasync(&self) -> io::Result<()>;

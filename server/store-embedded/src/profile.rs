@@ -82,9 +82,9 @@ impl EmbeddedProfile {
     pub fn open_blocking(config: &EmbeddedConfig, clock: Arc<dyn Clock>) -> Result<Self, StoreError> {
         let log = EmbeddedLog::open(OsDisk::shared(), &config.path, config.log, clock)?;
         let metadata = SqliteMetadata::open(&SqliteConfig {
-            path: config.path.join(METADATA_FILE),
             readers: config.metadata_readers,
             bytes_max: config.metadata_bytes_max,
+            ..SqliteConfig::new(config.path.join(METADATA_FILE))
         })?;
         let blobs = EmbeddedBlobs::open(OsDisk::shared(), &config.path);
         Ok(Self {

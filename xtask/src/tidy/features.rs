@@ -1,22 +1,26 @@
 //! Whether the parts of the workspace that are built by themselves choose the same features of their dependencies as the
 //! tests do, so that nothing is built twice (`testing/workspace-hack`).
 
-use std::{collections::BTreeSet, path::Path, process::Command};
+use std::{collections::BTreeSet, fs, path::Path, process::Command};
 
 use anyhow::{Context, Result, ensure};
 
-/// What the tests build.
-const TESTS: &[&str] =
-    &["--workspace", "--features", "acb-ports/contract,acb-python/workspace-hack", "-e", "normal,build,dev"];
-/// What is built apart from them.
-const PARTS: [(&str, &[&str]); 2] = [
+/// Where the scripts say with which features the tests see the workspace.
+const SCRIPTS: &str = "scripts/lib.sh";
+/// What is built apart from the tests.
+const PARTS: [(&str, &[&str]); 3] = [
     ("the wheel for tests", &["-p", "acb-python", "--features", "workspace-hack", "-e", "normal,build"]),
     ("log and simulation", &["-p", "acb-log", "-p", "acb-sim", "-e", "normal,build,dev"]),
+    ("`make build`", &["--features", "acb-examples/workspace-hack", "-e", "normal,build"]),
 ];
 
 /// One line for each dependency that a part would build once more.
 pub(super) fn unshared(root: &Path) -> Result<Vec<String>> {
-    let tests = tree(root, TESTS)?;
+    let scripts = fs::read_to_string(root.join(SCRIPTS)).context(SCRIPTS)?;
+    let features = scripts.lines().find_map(|line| line.strip_prefix("test_features="));
+    let features = features.with_context(|| format!("{SCRIPTS}: no test_features"))?;
+    let others = ["--workspace", "--exclude", "acb-log", "--exclude", "acb-sim", "-e", "normal,build,dev"];
+    let tests = tree(root, &[&others[..], &["--features", features]].concat())?;
     let mut out = Vec::new();
     for (part, selection) in PARTS {
         for crate_ in tree(root, selection)?.difference(&tests) {

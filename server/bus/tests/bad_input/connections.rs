@@ -3,14 +3,15 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use acb_testkit::{Server, wait::within};
+use acb_server::edge::limits::TURNED_AWAY_MAX;
+use acb_testkit::{Server, ServerOptions, wait::within};
 use rustls_pki_types::ServerName;
 use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
     net::TcpStream,
     time::Instant,
 };
-use tokio_rustls::TlsConnector;
+use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use super::support::{client, good, metric, options, resident, send};
 
@@ -118,28 +119,45 @@ async fn dial(server: &Server, count: usize) -> Vec<TcpStream> {
     all.into_iter().flat_map(|held| held.unwrap_or_else(|e| panic!("{e}\n{}", server.log_tail()))).collect()
 }
 
+/// A question that anybody may ask.
+const QUESTION: &[u8] = b"GET /health HTTP/1.1\r\nhost: x\r\n\r\n";
+
+/// What a connection hears until its end; `None` when it is closed without a word.
+async fn told(mut stream: impl AsyncRead + Unpin) -> Option<String> {
+    let mut answer = String::new();
+    let ended = within("an end", CLOSE_WITHIN, stream.read_to_string(&mut answer)).await.unwrap();
+    (ended.is_ok() && !answer.is_empty()).then_some(answer)
+}
+
+/// A server with room for so many connections.
+async fn with_room_for(connections: usize) -> Server {
+    options().real_clock().arg("--set").arg(format!("edge.connections_max={connections}")).start().await.unwrap()
+}
+
 #[tokio::test]
 async fn connections_over_the_limit_are_turned_away_by_its_name_and_those_within_it_work_on() {
-    let server = options().real_clock().arg("--set").arg("edge.connections_max=50").start().await.unwrap();
+    let server = with_room_for(50).await;
     let bus = client(&server, "worker").await;
     let mut held = Vec::new();
     for _ in 0..49 {
         held.push(idle(server.address()).await.unwrap());
     }
     // One place is the worker's. Of 100 more at once most are told why, and what is too much for that is closed at once.
-    let mut turned_away: Vec<TcpStream> = Vec::new();
+    let mut turned_away = Vec::new();
     for _ in 0..100 {
-        turned_away.push(TcpStream::connect(server.address()).await.unwrap());
+        let mut stream = TcpStream::connect(server.address()).await.unwrap();
+        // Of those that are closed at once some are closed before they ask.
+        let _ = stream.write_all(QUESTION).await;
+        turned_away.push(stream);
     }
-    let mut told = 0;
-    for mut stream in turned_away {
-        let mut answer = String::new();
-        let asked = stream.write_all(b"GET /health HTTP/1.1\r\nhost: x\r\n\r\n").await;
-        let heard = within("an end", CLOSE_WITHIN, stream.read_to_string(&mut answer)).await;
-        assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 429"), "{answer}");
-        told += u32::from(asked.is_ok() && heard.is_ok() && answer.contains("too_many_connections"));
+    let mut heard = 0;
+    for stream in turned_away {
+        if let Some(answer) = told(stream).await {
+            assert!(answer.starts_with("HTTP/1.1 429") && answer.contains("too_many_connections"), "{answer}");
+            heard += 1;
+        }
     }
-    assert!(told >= 64, "{told} were told why");
+    assert!(heard >= TURNED_AWAY_MAX, "{heard} were told why");
     assert_eq!(metric(&server, "acb_connections_refused_total", CLOSE_WITHIN, |n| n >= 100.0).await, 100.0);
     let log = server.log().unwrap();
     assert!(log.contains("too many connections") && log.contains("50"), "{log}");
@@ -147,6 +165,48 @@ async fn connections_over_the_limit_are_turned_away_by_its_name_and_those_within
     drop(held);
     metric(&server, "acb_connections", CLOSE_WITHIN, |n| n <= 1.0).await;
     idle(server.address()).await.unwrap();
+}
+
+#[tokio::test]
+async fn who_is_turned_away_and_asks_nothing_is_closed_in_its_time_and_leaves_room_to_tell_others() {
+    let server = with_room_for(1).await;
+    let bus = client(&server, "worker").await;
+    // Half say nothing, half begin HTTP/2 and never ask. All that can be told why are taken up by them.
+    let mut silent = Vec::new();
+    for n in 0..TURNED_AWAY_MAX {
+        let mut stream = TcpStream::connect(server.address()).await.unwrap();
+        if n % 2 == 0 {
+            stream.write_all(&[PREFACE, SETTINGS].concat()).await.unwrap();
+        }
+        silent.push(stream);
+    }
+    metric(&server, "acb_connections_refused_total", CLOSE_WITHIN, |n| n >= TURNED_AWAY_MAX as f64).await;
+    let mut more = TcpStream::connect(server.address()).await.unwrap();
+    let _ = more.write_all(QUESTION).await;
+    assert_eq!(told(more).await, None, "told beside as many as are told at once");
+    for mut stream in silent {
+        // Reset or closed: it ends.
+        let ended = within("the end of a silent one", CLOSE_WITHIN, stream.read_to_end(&mut Vec::new())).await;
+        ended.expect("a connection without a place is held for as long as it likes").ok();
+    }
+    let mut next = TcpStream::connect(server.address()).await.unwrap();
+    next.write_all(QUESTION).await.unwrap();
+    let answer = told(next).await.expect("nothing was told after the silent ones had gone");
+    assert!(answer.contains("too_many_connections"), "{answer}");
+    send(&bus, good("t")).await.unwrap();
+}
+
+#[tokio::test]
+async fn who_is_turned_away_over_tls_is_told_so_over_tls() {
+    let tls = Tls::new();
+    let server = tls.options().arg("--set").arg("edge.connections_max=1").start().await.unwrap();
+    let mut only = tls.connect(&server, b"http/1.1").await;
+    only.write_all(QUESTION).await.unwrap();
+    metric(&server, "acb_connections", CLOSE_WITHIN, |n| n >= 1.0).await;
+    let mut stream = tls.connect(&server, b"http/1.1").await;
+    stream.write_all(QUESTION).await.unwrap();
+    let answer = told(stream).await.expect("closed without a word");
+    assert!(answer.starts_with("HTTP/1.1 429") && answer.contains("too_many_connections"), "{answer}");
 }
 
 #[tokio::test]
@@ -180,7 +240,7 @@ async fn a_server_that_has_no_more_files_says_so_keeps_who_is_there_and_takes_ot
 }
 
 /// Sends a byte every so often, for ever; answers with how long the server suffered it.
-async fn trickle(stream: &mut (impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin), bytes: &[u8]) -> Duration {
+async fn trickle(stream: &mut (impl AsyncRead + AsyncWrite + Unpin), bytes: &[u8]) -> Duration {
     let started = Instant::now();
     let mut rest = bytes.iter().cycle();
     let mut heard = [0; 1024];
@@ -201,7 +261,7 @@ const HANDSHAKE: Duration = Duration::from_millis(500);
 const HANDSHAKE_AT_MOST: Duration = Duration::from_secs(5);
 
 /// Checks that a connection is ended by the handshake's bound, and not before it.
-async fn is_cut(what: &str, mut stream: impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin, bytes: &[u8]) {
+async fn is_cut(what: &str, mut stream: impl AsyncRead + AsyncWrite + Unpin, bytes: &[u8]) {
     let held = within(what, HANDSHAKE_AT_MOST, trickle(&mut stream, bytes)).await;
     let held = held.unwrap_or_else(|_| panic!("{what} holds a connection for as long as it likes"));
     assert!(held >= HANDSHAKE / 2, "{what} was ended after {held:?}, before its time");
@@ -234,43 +294,58 @@ async fn a_handshake_that_trickles_in_ends_with_its_time() {
     send(&bus, good("t")).await.unwrap();
 }
 
-#[tokio::test]
-async fn a_tls_handshake_that_trickles_in_or_is_followed_by_nothing_ends_with_its_time() {
-    let folder = tempfile::tempdir().unwrap();
-    let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
-    std::fs::write(folder.path().join("cert.pem"), made.cert.pem()).unwrap();
-    std::fs::write(folder.path().join("key.pem"), made.signing_key.serialize_pem()).unwrap();
-    let mut roots = rustls::RootCertStore::empty();
-    roots.add(made.cert.der().clone()).unwrap();
-    let server = options()
-        .with_credentials()
-        .real_clock()
-        .arg("--tls-certificate")
-        .arg(folder.path().join("cert.pem").display().to_string())
-        .arg("--tls-key")
-        .arg(folder.path().join("key.pem").display().to_string())
-        .arg("--set")
-        .arg(format!("edge.handshake_timeout={}ms", HANDSHAKE.as_millis()))
-        .start()
-        .await
-        .unwrap();
-    // The head of a record that announces a long message.
-    let hello = [&[22, 3, 1, 0x40, 0, 1, 0, 0x3f, 0xfc, 3, 3][..], &[7; 200]].concat();
-    is_cut("a client's hello byte by byte", TcpStream::connect(server.address()).await.unwrap(), &hello).await;
-    // The handshake itself is in order, and the protocol's own is never begun.
-    for protocol in [&b"h2"[..], b"http/1.1", b""] {
+/// A certificate of this test's own, and who trusts it.
+struct Tls {
+    folder: tempfile::TempDir,
+    roots: rustls::RootCertStore,
+}
+
+impl Tls {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+        std::fs::write(folder.path().join("cert.pem"), made.cert.pem()).unwrap();
+        std::fs::write(folder.path().join("key.pem"), made.signing_key.serialize_pem()).unwrap();
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(made.cert.der().clone()).unwrap();
+        Self { folder, roots }
+    }
+
+    /// A server with this certificate.
+    fn options(&self) -> ServerOptions {
+        let file = |name: &str| self.folder.path().join(name).display().to_string();
+        let options = options().with_credentials().real_clock();
+        options.arg("--tls-certificate").arg(file("cert.pem")).arg("--tls-key").arg(file("key.pem"))
+    }
+
+    /// Shakes hands, for one protocol or for none by name.
+    async fn connect(&self, server: &Server, protocol: &[u8]) -> TlsStream<TcpStream> {
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let mut config = rustls::ClientConfig::builder_with_provider(provider)
             .with_protocol_versions(&[&rustls::version::TLS13])
             .unwrap()
-            .with_root_certificates(roots.clone())
+            .with_root_certificates(self.roots.clone())
             .with_no_client_auth();
         if !protocol.is_empty() {
             config.alpn_protocols = vec![protocol.to_vec()];
         }
         let stream = TcpStream::connect(server.address()).await.unwrap();
         let name = ServerName::try_from("localhost").unwrap();
-        let mut stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await.unwrap();
+        TlsConnector::from(Arc::new(config)).connect(name, stream).await.unwrap()
+    }
+}
+
+#[tokio::test]
+async fn a_tls_handshake_that_trickles_in_or_is_followed_by_nothing_ends_with_its_time() {
+    let tls = Tls::new();
+    let bound = format!("edge.handshake_timeout={}ms", HANDSHAKE.as_millis());
+    let server = tls.options().arg("--set").arg(&bound).start().await.unwrap();
+    // The head of a record that announces a long message.
+    let hello = [&[22, 3, 1, 0x40, 0, 1, 0, 0x3f, 0xfc, 3, 3][..], &[7; 200]].concat();
+    is_cut("a client's hello byte by byte", TcpStream::connect(server.address()).await.unwrap(), &hello).await;
+    // The handshake itself is in order, and the protocol's own is never begun.
+    for protocol in [&b"h2"[..], b"http/1.1", b""] {
+        let mut stream = tls.connect(&server, protocol).await;
         let mut rest = Vec::new();
         let closed = within("its end", HANDSHAKE_AT_MOST, stream.read_to_end(&mut rest)).await;
         let protocol = String::from_utf8_lossy(protocol);

@@ -19,6 +19,8 @@ pub(super) struct FileData {
     pub(super) durable: Vec<u8>,
     /// Unsynced sectors, and which of their bytes were written.
     pub(super) dirty: BTreeMap<u64, (u64, u64)>,
+    /// Where it was cut off since the last sync: nothing beyond that is what it was.
+    pub(super) cut: Option<u64>,
 }
 
 impl FileData {
@@ -37,6 +39,18 @@ impl FileData {
             let range = self.dirty.entry(sector).or_insert((from, to));
             *range = (range.0.min(from), range.1.max(to));
         }
+    }
+
+    pub(super) fn truncate(&mut self, len: u64) {
+        if len >= self.live.len() as u64 {
+            return self.live.resize(len as usize, 0);
+        }
+        self.live.truncate(len as usize);
+        self.cut = Some(self.cut.map_or(len, |cut| cut.min(len)));
+        self.dirty.retain(|sector, (from, to)| {
+            *to = (*to).min(len.saturating_sub(sector * SECTOR));
+            *from < *to
+        });
     }
 
     fn settle(&mut self, sector: u64, (from, to): (u64, u64)) {
@@ -119,6 +133,9 @@ impl DiskFile for SimFile {
             let verdict = s.check(&[FaultOn::Sync]);
             let luck = s.random();
             let file = s.files.get_mut(&self.id).ok_or_else(not_found)?;
+            if let Some(len) = file.cut.take() {
+                file.durable.truncate(len as usize);
+            }
             file.durable.resize(file.live.len(), 0);
             for (i, (sector, range)) in std::mem::take(&mut file.dirty).into_iter().enumerate() {
                 if verdict.is_ok() || luck >> (i % 64) & 1 == 1 {

@@ -143,6 +143,11 @@ impl SimDisk {
         let flips = rng.chance(1, 3);
         for (id, file) in &mut s.files {
             file.path.clone_from(&named[id]);
+            if let Some(len) = file.cut.take()
+                && rng.chance(keep, 4)
+            {
+                file.durable.truncate(len as usize);
+            }
             for (sector, (from, to)) in std::mem::take(&mut file.dirty) {
                 if !rng.chance(keep, 4) {
                     continue;
@@ -160,6 +165,18 @@ impl SimDisk {
             }
             file.live.clone_from(&file.durable);
         }
+    }
+
+    /// Cuts a file off at a length, as `ftruncate` does. Durable with its next sync.
+    ///
+    /// # Errors
+    /// When there is no such file, and what is planned for changes.
+    pub fn truncate(&self, path: &Path, len: u64) -> io::Result<()> {
+        let mut s = self.0.lock();
+        s.check(&[FaultOn::Change])?;
+        let id = *s.names.get(path).ok_or_else(not_found)?;
+        s.files.get_mut(&id).ok_or_else(not_found)?.truncate(len);
+        Ok(())
     }
 
     /// Flips bits of one byte for good, as a failing disk does.

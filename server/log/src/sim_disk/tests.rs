@@ -30,6 +30,34 @@ fn a_power_cut_keeps_what_was_synced_and_a_kill_keeps_all() {
 }
 
 #[test]
+fn a_file_that_was_cut_off_is_whole_again_after_a_power_cut_unless_that_was_synced() {
+    let path = Path::new("/d/f");
+    let (mut whole, mut short) = (0, 0);
+    for seed in 0..100 {
+        let disk = SimDisk::new(seed);
+        let f = file(&disk);
+        f.pwrite(&[1; 2000], 0).unwrap();
+        f.fdatasync().unwrap();
+        disk.truncate(path, 600).unwrap();
+        assert_eq!(disk.content(path).unwrap(), [1; 600]);
+        disk.power_cut(&mut SimRng::new(seed));
+        match disk.content(path).unwrap().len() {
+            2000 => whole += 1,
+            600 => short += 1,
+            other => panic!("seed {seed}: {other} bytes"),
+        }
+        // What is written behind a cut shows nothing of what stood there before.
+        let f = disk.open(path, OpenMode::Write).unwrap();
+        disk.truncate(path, 100).unwrap();
+        f.pwrite(&[2; 10], 300).unwrap();
+        f.fdatasync().unwrap();
+        disk.power_cut(&mut SimRng::new(seed));
+        assert_eq!(disk.content(path).unwrap(), [&[1; 100][..], &[0; 200], &[2; 10]].concat(), "seed {seed}");
+    }
+    assert!(whole > 10 && short > 10, "{whole} whole, {short} short");
+}
+
+#[test]
 fn power_cuts_lose_and_flip_something_sometimes() {
     let (mut lost, mut flipped, mut kept) = (0, 0, 0);
     for seed in 0..200 {

@@ -52,6 +52,8 @@ use self::{
 pub const READERS: usize = 2;
 /// Most reader threads.
 pub const READERS_MAX: usize = 16;
+/// Pages of the write-ahead log before they are written back when nobody says otherwise: SQLite's own number.
+const CHECKPOINT_PAGES: u32 = 1000;
 /// How long a connection waits for a lock that another process holds, such as a backup.
 const BUSY_TIMEOUT_MS: u32 = 5000;
 
@@ -64,12 +66,17 @@ pub struct SqliteConfig {
     pub readers: usize,
     /// Largest size of the file, in bytes; then writes are `storage_full`. `None` leaves it to the disk.
     pub bytes_max: Option<u64>,
+    /// Pages of the write-ahead log after which a commit writes them back into the file, 1 or more.
+    pub checkpoint_pages: u32,
+    /// Name of a VFS (<https://sqlite.org/vfs.html>) that this process registered and that has the file; `None` takes the
+    /// system's files. For tests that cut the power.
+    pub vfs: Option<String>,
 }
 
 impl SqliteConfig {
     /// A file with every default.
     pub fn new(path: impl Into<PathBuf>) -> Self {
-        Self { path: path.into(), readers: READERS, bytes_max: None }
+        Self { path: path.into(), readers: READERS, bytes_max: None, checkpoint_pages: CHECKPOINT_PAGES, vfs: None }
     }
 }
 
@@ -105,9 +112,12 @@ impl SqliteMetadata {
     }
 
     fn open_in(config: &SqliteConfig, folder: &Path) -> error::Result<Self> {
-        prepare_file(&config.path, folder)?;
-        let mut writer = connect(&config.path)?;
+        if config.vfs.is_none() {
+            prepare_file(&config.path, folder)?;
+        }
+        let mut writer = connect(config)?;
         writer.pragma_update(None, "journal_mode", "WAL")?;
+        writer.pragma_update(None, "wal_autocheckpoint", config.checkpoint_pages.max(1))?;
         schema::migrate(&mut writer, schema::MIGRATIONS)?;
         if let Some(bytes) = config.bytes_max {
             let page: u64 = writer.query_row("PRAGMA page_size", (), |row| row.get::<_, u32>(0))?.into();
@@ -115,7 +125,7 @@ impl SqliteMetadata {
         }
         let mut readers = Vec::new();
         for _ in 0..config.readers.clamp(1, READERS_MAX) {
-            let reader = connect(&config.path)?;
+            let reader = connect(config)?;
             reader.pragma_update(None, "query_only", true)?;
             readers.push(reader);
         }
@@ -192,8 +202,14 @@ fn prepare_file(path: &Path, folder: &Path) -> error::Result<()> {
     Ok(())
 }
 
-fn connect(path: &Path) -> error::Result<Connection> {
-    let c = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+fn connect(config: &SqliteConfig) -> error::Result<Connection> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let c = match &config.vfs {
+        None => Connection::open_with_flags(&config.path, flags)?,
+        Some(vfs) => {
+            Connection::open_with_flags_and_vfs(&config.path, flags | OpenFlags::SQLITE_OPEN_CREATE, vfs.as_str())?
+        }
+    };
     c.pragma_update(None, "busy_timeout", BUSY_TIMEOUT_MS)?;
     c.pragma_update(None, "synchronous", "FULL")?;
     c.pragma_update(None, "foreign_keys", true)?;

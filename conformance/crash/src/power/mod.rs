@@ -1,9 +1,12 @@
-//! Power cuts under contexts and uploads: the whole server in this process, over blobs on a disk that forgets what was not
-//! synced.
+//! Power cuts under contexts and uploads: the whole server in this process, its metadata and blobs on a disk that forgets
+//! what was not synced.
 //!
-//! The metadata store is the model: what it took stays, as SQLite's does by its own promise. What is tried is the order of
-//! the two: no row before its bytes, no acknowledgement before either. Rounds are drawn from a seed; how the server's
-//! threads meet in one is the machine's, so a seed finds again what it found as often as not.
+//! SQLite stands on that disk too, by a VFS of ours (`vfs`): its commits, its write-ahead log, its checkpoints and its
+//! recovery are tried together with the order between rows and contents: no row before its bytes, no acknowledgement before
+//! either. Rounds are drawn from a seed; how the server's threads meet in one is the machine's, so a seed finds again what
+//! it found as often as not.
+
+mod vfs;
 
 use std::{io, path::Path, sync::Arc, time::Duration};
 
@@ -11,16 +14,21 @@ use acb_log::{
     Disk, DiskFile, SimDisk, SimRng,
     disk::{DirEntry, DiskLock, OpenMode},
 };
-use acb_ports::BlobStore;
+use acb_ports::{BlobStore, MetadataStore, StoreError};
 use acb_sdk::ClientBuilder;
-use acb_store_embedded::EmbeddedBlobs;
+use acb_store_embedded::{EmbeddedBlobs, SqliteConfig, SqliteMetadata};
 use acb_testing::{FakeBus, Wrapping};
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use parking_lot::{Mutex, RwLock};
 
 use crate::contexts::{Found, Place, round};
 
 const ROOT: &str = "/data";
+const METADATA: &str = "/data/metadata.sqlite";
+/// So few pages that a round sees many checkpoints.
+const CHECKPOINT_PAGES: u32 = 16;
+/// SQLite's own size of a page.
+const PAGE_BYTES: usize = 4096;
 
 /// The disk under the bus, as the bus sees it.
 #[derive(Debug)]
@@ -31,17 +39,27 @@ struct Power {
     life: Mutex<Arc<RwLock<bool>>>,
 }
 
+impl Power {
+    fn alive(&self) -> Arc<Alive> {
+        Arc::new(Alive { disk: self.disk.clone(), life: Arc::clone(&self.life.lock()) })
+    }
+}
+
 impl Wrapping for Power {
+    fn metadata(&self, _: Arc<dyn MetadataStore>) -> Result<Arc<dyn MetadataStore>, StoreError> {
+        let vfs = Some(vfs::register(self.alive()));
+        let config = SqliteConfig { checkpoint_pages: CHECKPOINT_PAGES, vfs, ..SqliteConfig::new(METADATA) };
+        Ok(Arc::new(SqliteMetadata::open(&config)?))
+    }
+
     fn blobs(&self, _: Arc<dyn BlobStore>) -> Arc<dyn BlobStore> {
-        let life = Arc::new(RwLock::new(true));
-        *self.life.lock() = Arc::clone(&life);
-        let disk = Alive { disk: self.disk.clone(), life };
-        Arc::new(EmbeddedBlobs::open(Arc::new(disk), Path::new(ROOT)))
+        Arc::new(EmbeddedBlobs::open(self.alive(), Path::new(ROOT)))
     }
 
     fn killed(&self) {
-        let life = Arc::clone(&self.life.lock());
-        let mut goes_on = life.write();
+        let mut life = self.life.lock();
+        let ended = std::mem::replace(&mut *life, Arc::new(RwLock::new(true)));
+        let mut goes_on = ended.write();
         *goes_on = false;
         self.disk.power_cut(&mut self.rng.lock());
     }
@@ -58,6 +76,10 @@ impl Alive {
     fn now<T>(&self, work: impl FnOnce(&SimDisk) -> io::Result<T>) -> io::Result<T> {
         let goes_on = self.life.read();
         if *goes_on { work(&self.disk) } else { Err(io::Error::other("the power is gone")) }
+    }
+
+    fn truncate(&self, path: &Path, len: u64) -> io::Result<()> {
+        self.now(|disk| disk.truncate(path, len))
     }
 }
 
@@ -146,5 +168,11 @@ pub async fn play(seed: u64, syncs: Syncs) -> Result<Found> {
     }
     let power = Power { disk: disk.clone(), rng: Mutex::new(SimRng::new(seed)), life: Mutex::default() };
     let bus = FakeBus::builder().wrapped(Arc::new(power)).start().await?;
-    round(seed, &mut Cut { bus, disk }).await
+    let found = round(seed, &mut Cut { bus, disk: disk.clone() }).await?;
+    let pages = disk.content(Path::new(METADATA)).map_or(0, |bytes| bytes.len() / PAGE_BYTES);
+    ensure!(
+        pages > CHECKPOINT_PAGES as usize,
+        "SQLite's file has {pages} pages: this round proves nothing of checkpoints"
+    );
+    Ok(found)
 }
