@@ -125,8 +125,10 @@ impl FakeBusBuilder {
     /// Dropped, nothing is left running.
     pub async fn start(self) -> Result<FakeBus, FakeError> {
         let mut values = Values::default();
-        // One log's flush at a time is enough where nothing is flushed.
-        let own = [("delivery.committer_threads".to_owned(), "1".to_owned())];
+        // One log's flush at a time is enough where nothing is flushed, and a test's own work needs the processor more than
+        // the bus's latency does.
+        let own = [("delivery.committer_threads", "1"), ("edge.busy_poll", "0s")];
+        let own = own.map(|(path, text)| (path.to_owned(), text.to_owned()));
         for (path, text) in own.into_iter().chain(self.settings) {
             values.set(&path, text, Origin::Flag("setting")).map_err(|p| FakeError::Setting(p.to_string()))?;
         }

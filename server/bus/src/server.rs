@@ -437,6 +437,7 @@ fn edge_limits(config: &Config) -> EdgeLimits {
         handshakes_max: edge.handshakes_max,
         keep_alive_interval: edge.keep_alive_interval,
         keep_alive_timeout: edge.keep_alive_timeout,
+        busy_poll: edge.busy_poll,
     }
 }
 

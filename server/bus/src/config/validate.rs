@@ -9,6 +9,9 @@ use super::{
     load::{Problem, Values},
 };
 
+/// Most of `edge.busy_poll`: beyond it sleeping costs less than what it saves.
+const BUSY_POLL_MAX: Duration = Duration::from_millis(1);
+
 /// Notes every rule that is broken.
 pub(super) fn check(config: &Config, values: &Values, problems: &mut Vec<Problem>) {
     let mut problem = |path: &'static str, message: String| {
@@ -70,6 +73,9 @@ pub(super) fn check(config: &Config, values: &Values, problems: &mut Vec<Problem
             problem(path, "must be at least 1".to_owned());
         }
     }
+    if config.edge.busy_poll > BUSY_POLL_MAX {
+        problem("edge.busy_poll", "must be at most 1ms".to_owned());
+    }
     // A timer that never waits would keep a core busy.
     let waits = [
         ("edge.handshake_timeout", config.edge.handshake_timeout),
@@ -125,6 +131,7 @@ mod tests {
             ),
             (&[("edge.connections_max", "0")], "edge.connections_max: must be at least 1"),
             (&[("edge.keep_alive_interval", "1ms")], "edge.keep_alive_interval: must be at least 10ms"),
+            (&[("edge.busy_poll", "2ms")], "edge.busy_poll: must be at most 1ms"),
         ] {
             let told = problems(settings);
             assert!(told.len() == 1 && told[0].starts_with(path), "{settings:?}: {told:?}");

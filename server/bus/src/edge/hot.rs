@@ -121,7 +121,7 @@ struct Serving {
 impl Serving {
     async fn run(self, mut receiver: mpsc::Receiver<Handed>) {
         if self.kind == Kind::Hot {
-            tick::install(Arc::clone(&self.metrics));
+            tick::install(Arc::clone(&self.metrics), self.limits.busy_poll);
         }
         let executor = TimedExecutor(Arc::clone(&self.metrics));
         let mut http2 = http2::Builder::new(executor.clone());

@@ -40,6 +40,8 @@ pub struct EdgeLimits {
     pub keep_alive_interval: Duration,
     /// How long it has to answer.
     pub keep_alive_timeout: Duration,
+    /// How long a hot thread looks for more work at most before it sleeps, where work lately came that soon.
+    pub busy_poll: Duration,
 }
 
 impl Default for EdgeLimits {
@@ -51,6 +53,7 @@ impl Default for EdgeLimits {
             handshakes_max: 256,
             keep_alive_interval: Duration::from_secs(30),
             keep_alive_timeout: Duration::from_secs(20),
+            busy_poll: Duration::from_micros(200),
         }
     }
 }
