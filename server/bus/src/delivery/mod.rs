@@ -12,6 +12,7 @@ mod deaths;
 mod keys;
 pub mod outbox;
 mod partition;
+pub mod sleeper;
 mod surveyor;
 pub mod tick;
 mod ticker;

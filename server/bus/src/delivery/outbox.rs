@@ -7,7 +7,7 @@
 use std::{
     collections::VecDeque,
     sync::atomic::{AtomicU32, Ordering},
-    task::{Context, Waker},
+    task::Context,
 };
 
 use acb_engine::Delivery;
@@ -19,8 +19,7 @@ use acb_types::{
 use parking_lot::Mutex;
 use smallvec::SmallVec;
 
-/// Wakers collected under a lock and woken after it.
-pub type Wakers = SmallVec<[Waker; 4]>;
+use super::sleeper::{Sleeper, Sleepers};
 
 /// Consecutive messages that were stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,7 +70,7 @@ impl PublishNews {
 #[derive(Debug, Default)]
 struct PublishInner {
     news: PublishNews,
-    waker: Option<Waker>,
+    sleeper: Option<Sleeper>,
 }
 
 /// Outbox of a publisher.
@@ -100,7 +99,7 @@ impl PublishOutbox {
     }
 
     /// Adds an acknowledgement, merged with the last where both go on.
-    pub fn ack(&self, ack: Acked, wakers: &mut Wakers) {
+    pub fn ack(&self, ack: Acked, sleepers: &mut Sleepers) {
         let mut inner = self.inner.lock();
         match inner.news.acks.last_mut() {
             Some(last)
@@ -113,21 +112,21 @@ impl PublishOutbox {
             }
             _ => inner.news.acks.push(ack),
         }
-        wakers.extend(inner.waker.take());
+        sleepers.extend(inner.sleeper.take());
     }
 
     /// Adds a refusal.
-    pub fn reject(&self, reject: Rejected, wakers: &mut Wakers) {
+    pub fn reject(&self, reject: Rejected, sleepers: &mut Sleepers) {
         let mut inner = self.inner.lock();
         inner.news.rejects.push(reject);
-        wakers.extend(inner.waker.take());
+        sleepers.extend(inner.sleeper.take());
     }
 
     /// Takes all news, or leaves a waker.
     pub fn take(&self, cx: &Context<'_>) -> Option<PublishNews> {
         let mut inner = self.inner.lock();
         if inner.news.is_empty() {
-            keep_waker(&mut inner.waker, cx);
+            Sleeper::keep(&mut inner.sleeper, cx);
             return None;
         }
         Some(std::mem::take(&mut inner.news))
@@ -163,7 +162,7 @@ pub struct ConsumeNews {
 #[derive(Debug, Default)]
 struct ConsumeInner {
     news: ConsumeNews,
-    waker: Option<Waker>,
+    sleeper: Option<Sleeper>,
 }
 
 /// Outbox of a consumer.
@@ -174,10 +173,10 @@ pub struct ConsumeOutbox {
 
 impl ConsumeOutbox {
     /// Changes the news and wakes the stream.
-    pub fn push(&self, wakers: &mut Wakers, change: impl FnOnce(&mut ConsumeNews)) {
+    pub fn push(&self, sleepers: &mut Sleepers, change: impl FnOnce(&mut ConsumeNews)) {
         let mut inner = self.inner.lock();
         change(&mut inner.news);
-        wakers.extend(inner.waker.take());
+        sleepers.extend(inner.sleeper.take());
     }
 
     /// Hands the news to the stream's poll. Leaves a waker when `take` says that it found nothing to do.
@@ -185,15 +184,8 @@ impl ConsumeOutbox {
         let mut inner = self.inner.lock();
         let out = take(&mut inner.news);
         if out.is_none() {
-            keep_waker(&mut inner.waker, cx);
+            Sleeper::keep(&mut inner.sleeper, cx);
         }
         out
-    }
-}
-
-fn keep_waker(slot: &mut Option<Waker>, cx: &Context<'_>) {
-    match slot {
-        Some(waker) if waker.will_wake(cx.waker()) => {}
-        _ => *slot = Some(cx.waker().clone()),
     }
 }

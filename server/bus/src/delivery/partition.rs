@@ -261,9 +261,7 @@ impl Partition {
     }
 
     fn act(self: &Arc<Self>, after: After) {
-        for waker in after.wakers {
-            waker.wake();
-        }
+        tick::wake(after.sleepers);
         for death in after.deaths {
             self.deaths.push(Arc::clone(self), death);
         }

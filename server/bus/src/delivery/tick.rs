@@ -3,7 +3,7 @@
 //! A stream that submits an operation marks its partition and wakes one task of its runtime. That task runs after all
 //! connections that are ready in this round, so one write and one lock serve all of them (measured against draining
 //! inside each submit and against a thread of its own: ADR 0006). No timer and no lingering: an idle server drains at
-//! once.
+//! once. The same task wakes the streams of its thread for which other threads have news ([`super::sleeper`]).
 //!
 //! Where work comes closely after work the same task keeps its thread awake for a moment, see `BusyPoll`.
 
@@ -15,14 +15,16 @@ use std::{
 };
 
 use futures_util::poll;
-
 use tokio::sync::Notify;
 
-use super::partition::Partition;
+use super::{
+    partition::Partition,
+    sleeper::{Home, Sleepers},
+};
 use crate::telemetry::Metrics;
 
 struct Tick {
-    notify: Arc<Notify>,
+    home: Arc<Home>,
     marked: Vec<Arc<Partition>>,
     metrics: Arc<Metrics>,
 }
@@ -76,14 +78,15 @@ impl BusyPoll {
 /// Makes the current thread's runtime a hot one, which looks for more work for at most `busy_poll` before it sleeps. Call
 /// once inside a current-thread runtime; the task ends with it.
 pub fn install(metrics: Arc<Metrics>, busy_poll: Duration) {
-    let notify = Arc::new(Notify::new());
-    let tick = Tick { notify: Arc::clone(&notify), marked: Vec::new(), metrics };
+    let home = Arc::new(Home::default());
+    let tick = Tick { home: Arc::clone(&home), marked: Vec::new(), metrics };
     TICK.with(|slot| *slot.borrow_mut() = Some(tick));
     let task = async move {
         let mut busy_poll = BusyPoll::new(busy_poll);
         loop {
             // Cancel safe: what is marked stays marked.
-            busy_poll.notified(&notify).await;
+            busy_poll.notified(home.notify()).await;
+            home.wake_called();
             let marked = TICK.with(|tick| tick.borrow_mut().as_mut().map(|t| std::mem::take(&mut t.marked)));
             let started = Instant::now();
             for partition in marked.unwrap_or_default() {
@@ -113,12 +116,24 @@ pub(super) fn mark(partition: &Arc<Partition>) -> bool {
         Some(t) => {
             if partition.mark() {
                 t.marked.push(Arc::clone(partition));
-                t.notify.notify_one();
+                t.home.notify().notify_one();
             }
             true
         }
         None => false,
     })
+}
+
+/// The present thread's home, where it is a hot one.
+pub(super) fn home() -> Option<Arc<Home>> {
+    TICK.with(|tick| tick.borrow().as_ref().map(|t| Arc::clone(&t.home)))
+}
+
+/// Wakes streams of this thread and of others.
+pub(super) fn wake(sleepers: Sleepers) {
+    if !sleepers.is_empty() {
+        sleepers.wake_from(home().as_deref());
+    }
 }
 
 #[cfg(test)]

@@ -28,6 +28,7 @@ use crate::{
         Partition,
         core::{Op, OwnedSettlement, SettleKind},
         outbox::{ConsumeNews, ConsumeOutbox, SettledRange},
+        sleeper::Sleepers,
         tick,
     },
     error::AppError,
@@ -248,7 +249,7 @@ impl ConsumeStream {
             Ok(block) => {
                 open.partition.commit_plan(plan, block);
                 // More may lie behind it; the next plan says when there is none.
-                let mut none = SmallVec::new();
+                let mut none = Sleepers::default();
                 self.outbox.push(&mut none, |news| news.kicked = true);
                 Ok(())
             }

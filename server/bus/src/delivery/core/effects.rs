@@ -23,25 +23,25 @@ impl Effects for Fx<'_> {
             self.counts.redelivered += u64::from(delivery.count);
         }
         if let Some(outbox) = self.sessions.get(&session) {
-            outbox.push(&mut self.after.wakers, |news| news.deliveries.push_back(delivery));
+            outbox.push(&mut self.after.sleepers, |news| news.deliveries.push_back(delivery));
         }
     }
 
     fn kick(&mut self, session: SessionKey) {
         if let Some(outbox) = self.sessions.get(&session) {
-            outbox.push(&mut self.after.wakers, |news| news.kicked = true);
+            outbox.push(&mut self.after.sleepers, |news| news.kicked = true);
         }
     }
 
     fn settled(&mut self, session: SessionKey, first_seq: Seq, count: u32, result: Result<(), ErrorCode>) {
         if let Some(outbox) = self.sessions.get(&session) {
-            outbox.push(&mut self.after.wakers, |news| news.settled.push(SettledRange { first_seq, count, result }));
+            outbox.push(&mut self.after.sleepers, |news| news.settled.push(SettledRange { first_seq, count, result }));
         }
     }
 
     fn gap(&mut self, session: SessionKey, gap: Gap) {
         if let Some(outbox) = self.sessions.get(&session) {
-            outbox.push(&mut self.after.wakers, |news| news.gaps.push(gap));
+            outbox.push(&mut self.after.sleepers, |news| news.gaps.push(gap));
         }
     }
 

@@ -30,7 +30,7 @@ impl PartitionCore {
             if !w.acked {
                 self.counts.refused += u64::from(w.count);
                 let reject = Rejected { counter: w.counter, count: w.count, code: error.code };
-                w.outbox.reject(reject, &mut after.wakers);
+                w.outbox.reject(reject, &mut after.sleepers);
             }
         }
         let code = error.code;
@@ -39,7 +39,7 @@ impl PartitionCore {
             let lost = d.end > kept;
             if lost {
                 let reject = Rejected { counter: d.ack.counter, count: d.ack.count, code };
-                d.outbox.reject(reject, &mut after.wakers);
+                d.outbox.reject(reject, &mut after.sleepers);
             }
             !lost
         });
@@ -52,12 +52,12 @@ impl PartitionCore {
             if !w.acked {
                 self.counts.refused += u64::from(w.count);
                 let reject = Rejected { counter: w.counter, count: w.count, code: error.code };
-                w.outbox.reject(reject, &mut after.wakers);
+                w.outbox.reject(reject, &mut after.sleepers);
             }
         }
         for d in std::mem::take(&mut self.duplicates) {
             let reject = Rejected { counter: d.ack.counter, count: d.ack.count, code: error.code };
-            d.outbox.reject(reject, &mut after.wakers);
+            d.outbox.reject(reject, &mut after.sleepers);
         }
         self.marks_syncing.clear();
         self.wants_sync = false;

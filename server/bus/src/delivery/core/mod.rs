@@ -31,8 +31,11 @@ use self::{
     admission::{Admission, admit},
     effects::{EarlyFx, Fx},
 };
-use super::everything;
-use super::outbox::{Acked, ConsumeOutbox, PublishOutbox, Rejected, Wakers};
+use super::{
+    everything,
+    outbox::{Acked, ConsumeOutbox, PublishOutbox, Rejected},
+    sleeper::Sleepers,
+};
 
 /// An operation on a partition.
 #[derive(Debug)]
@@ -140,7 +143,7 @@ struct WaitingDuplicate {
 #[derive(Debug, Default)]
 pub struct After {
     /// Streams to wake.
-    pub wakers: Wakers,
+    pub sleepers: Sleepers,
     /// Messages that died: their dead letters are to be written, then [`PartitionCore::dead`] called.
     pub deaths: Vec<Death>,
 }
@@ -355,7 +358,7 @@ impl PartitionCore {
 
     fn refuse(&mut self, outbox: &PublishOutbox, counter: u64, count: u32, code: ErrorCode, after: &mut After) {
         self.counts.refused += u64::from(count);
-        outbox.reject(Rejected { counter, count, code }, &mut after.wakers);
+        outbox.reject(Rejected { counter, count, code }, &mut after.sleepers);
     }
 
     /// Writes all that is staged, with the journal of what was settled, and lets what that made durable go on.
@@ -416,7 +419,7 @@ impl PartitionCore {
                 Durability::Synced | Durability::Replicated => d.end <= synced,
             };
             if durable {
-                d.outbox.ack(d.ack, &mut after.wakers);
+                d.outbox.ack(d.ack, &mut after.sleepers);
             }
             !durable
         });
@@ -513,7 +516,7 @@ impl PartitionCore {
         let connected = connected?;
         for old in &connected.fenced {
             if let Some(outbox) = self.sessions.remove(old) {
-                outbox.push(&mut after.wakers, |news| news.closed = Some(ErrorCode::SessionFenced));
+                outbox.push(&mut after.sleepers, |news| news.closed = Some(ErrorCode::SessionFenced));
             }
         }
         self.sessions.insert(connected.session, outbox);
@@ -595,7 +598,7 @@ impl PartitionCore {
         let sessions = self.engine.unsubscribe(subscription);
         for session in sessions {
             if let Some(outbox) = self.sessions.remove(&session) {
-                outbox.push(&mut after.wakers, |news| news.closed = Some(ErrorCode::SubscriptionNotFound));
+                outbox.push(&mut after.sleepers, |news| news.closed = Some(ErrorCode::SubscriptionNotFound));
             }
         }
     }
@@ -603,7 +606,7 @@ impl PartitionCore {
     /// Tells every consumer that its stream ends.
     pub fn close_sessions(&mut self, code: ErrorCode, after: &mut After) {
         for outbox in self.sessions.values() {
-            outbox.push(&mut after.wakers, |news| news.closed = Some(code));
+            outbox.push(&mut after.sleepers, |news| news.closed = Some(code));
         }
     }
 
@@ -664,5 +667,5 @@ fn acknowledge(w: &mut Waiting, class: ClassId, after: &mut After) {
         level: w.level,
         duplicate: false,
     };
-    w.outbox.ack(ack, &mut after.wakers);
+    w.outbox.ack(ack, &mut after.sleepers);
 }
