@@ -361,13 +361,11 @@ impl FakeBus {
             Time::Real(clock) => Arc::clone(clock) as Arc<dyn Clock>,
         };
         let mut blobs: Arc<dyn BlobStore> = Arc::new(self.blobs.reopened());
-        if let Some(wrapping) = &self.wrapping {
-            (log, clock, blobs) = (wrapping.log(log), wrapping.clock(clock), wrapping.blobs(blobs));
-        }
         let opened = self.metadata.reopened();
         self.opened.lock().clone_from(&opened);
         let mut metadata: Arc<dyn MetadataStore> = Arc::new(opened);
         if let Some(wrapping) = &self.wrapping {
+            (log, clock, blobs) = (wrapping.log(log), wrapping.clock(clock), wrapping.blobs(blobs));
             metadata = wrapping.metadata(metadata)?;
         }
         let stores = Stores { metadata, log, blobs };

@@ -49,30 +49,30 @@ async fn health(State(readiness): State<Readiness>) -> Response {
     }
 }
 
-/// What is not there, in the language of who asks.
+/// What is not there.
 async fn absent(request: Request) -> Response {
-    if is_grpc(&request) {
-        // gRPC's own status for it is UNIMPLEMENTED, and foreign clients look for that one.
-        let error = AppError::new(ErrorCode::UnsupportedFeature, "the server has no such call");
-        return status::to_status(&error, RequestId::new()).into_http();
-    }
-    problem(&AppError::of(ErrorCode::RouteNotFound), RequestId::new())
+    answer(&request, |grpc| {
+        if grpc {
+            // gRPC's own status for it is UNIMPLEMENTED, and foreign clients look for that one.
+            AppError::new(ErrorCode::UnsupportedFeature, "the server has no such call")
+        } else {
+            AppError::of(ErrorCode::RouteNotFound)
+        }
+    })
 }
 
 /// The router for connections over the bound: whatever they ask, they hear that there is no room for them.
 pub fn full() -> Router {
-    Router::new().fallback(|request: Request| async move {
-        let error = AppError::of(ErrorCode::TooManyConnections);
-        if is_grpc(&request) {
-            return status::to_status(&error, RequestId::new()).into_http();
-        }
-        problem(&error, RequestId::new())
-    })
+    let no_room = |_| AppError::of(ErrorCode::TooManyConnections);
+    Router::new().fallback(move |request: Request| async move { answer(&request, no_room) })
 }
 
-fn is_grpc(request: &Request) -> bool {
+/// An error in the language of who asks.
+fn answer(request: &Request, error: impl FnOnce(bool) -> AppError) -> Response {
     let content_type = request.headers().get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
-    content_type.starts_with("application/grpc")
+    let grpc = content_type.starts_with("application/grpc");
+    let (error, request_id) = (error(grpc), RequestId::new());
+    if grpc { status::to_status(&error, request_id).into_http() } else { problem(&error, request_id) }
 }
 
 /// An error as problem details (RFC 9457).

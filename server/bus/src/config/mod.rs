@@ -143,7 +143,7 @@ settings! {
         keep_alive_interval: Duration = "30s";
         /// How long it has to answer.
         keep_alive_timeout: Duration = "20s";
-        /// Time that a thread of HTTP/2 looks for the next message before it sleeps, where the last came that soon: saves two agents that talk back and forth half of their latency, at the price of a core while they do. At most `1ms`; `0s` for never.
+        /// Time that a thread of HTTP/2 looks for the next message before it sleeps, where the last came that soon: less latency for agents that talk back and forth (on two virtual cores half of it), for up to a core while they do. At most `1ms`; `0s` for never.
         busy_poll: Duration = "200us";
     }
     /// Identity.

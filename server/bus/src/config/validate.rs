@@ -9,7 +9,7 @@ use super::{
     load::{Problem, Values},
 };
 
-/// Most of `edge.busy_poll`: beyond it sleeping costs less than what it saves.
+/// Most of `edge.busy_poll`: a unit that was mistyped must not keep a core busy.
 const BUSY_POLL_MAX: Duration = Duration::from_millis(1);
 
 /// Notes every rule that is broken.

@@ -1,19 +1,18 @@
 //! Connections that cost the server something and bring nothing: ten thousand idle ones, more than there may be, and those
 //! whose handshake never ends.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{net::SocketAddr, time::Duration};
 
 use acb_server::edge::limits::TURNED_AWAY_MAX;
 use acb_testkit::{Server, ServerOptions, wait::within};
-use rustls_pki_types::ServerName;
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
     net::TcpStream,
     time::Instant,
 };
-use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use super::support::{client, good, metric, options, resident, send};
+use crate::certified::Certified;
 
 /// Idle connections at once.
 const IDLE: usize = 10_000;
@@ -198,12 +197,12 @@ async fn who_is_turned_away_and_asks_nothing_is_closed_in_its_time_and_leaves_ro
 
 #[tokio::test]
 async fn who_is_turned_away_over_tls_is_told_so_over_tls() {
-    let tls = Tls::new();
-    let server = tls.options().arg("--set").arg("edge.connections_max=1").start().await.unwrap();
-    let mut only = tls.connect(&server, b"http/1.1").await;
+    let tls = Certified::new();
+    let server = with_tls(&tls).arg("--set").arg("edge.connections_max=1").start().await.unwrap();
+    let mut only = tls.connect(server.address(), Some(b"http/1.1")).await.unwrap();
     only.write_all(QUESTION).await.unwrap();
     metric(&server, "acb_connections", CLOSE_WITHIN, |n| n >= 1.0).await;
-    let mut stream = tls.connect(&server, b"http/1.1").await;
+    let mut stream = tls.connect(server.address(), Some(b"http/1.1")).await.unwrap();
     stream.write_all(QUESTION).await.unwrap();
     let answer = told(stream).await.expect("closed without a word");
     assert!(answer.starts_with("HTTP/1.1 429") && answer.contains("too_many_connections"), "{answer}");
@@ -294,61 +293,26 @@ async fn a_handshake_that_trickles_in_ends_with_its_time() {
     send(&bus, good("t")).await.unwrap();
 }
 
-/// A certificate of this test's own, and who trusts it.
-struct Tls {
-    folder: tempfile::TempDir,
-    roots: rustls::RootCertStore,
-}
-
-impl Tls {
-    fn new() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
-        std::fs::write(folder.path().join("cert.pem"), made.cert.pem()).unwrap();
-        std::fs::write(folder.path().join("key.pem"), made.signing_key.serialize_pem()).unwrap();
-        let mut roots = rustls::RootCertStore::empty();
-        roots.add(made.cert.der().clone()).unwrap();
-        Self { folder, roots }
-    }
-
-    /// A server with this certificate.
-    fn options(&self) -> ServerOptions {
-        let file = |name: &str| self.folder.path().join(name).display().to_string();
-        let options = options().with_credentials().real_clock();
-        options.arg("--tls-certificate").arg(file("cert.pem")).arg("--tls-key").arg(file("key.pem"))
-    }
-
-    /// Shakes hands, for one protocol or for none by name.
-    async fn connect(&self, server: &Server, protocol: &[u8]) -> TlsStream<TcpStream> {
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let mut config = rustls::ClientConfig::builder_with_provider(provider)
-            .with_protocol_versions(&[&rustls::version::TLS13])
-            .unwrap()
-            .with_root_certificates(self.roots.clone())
-            .with_no_client_auth();
-        if !protocol.is_empty() {
-            config.alpn_protocols = vec![protocol.to_vec()];
-        }
-        let stream = TcpStream::connect(server.address()).await.unwrap();
-        let name = ServerName::try_from("localhost").unwrap();
-        TlsConnector::from(Arc::new(config)).connect(name, stream).await.unwrap()
-    }
+/// A server with TLS, to be set further.
+fn with_tls(certified: &Certified) -> ServerOptions {
+    let settings = certified.settings().map(|(key, value)| format!("{key}={value}"));
+    settings.iter().fold(options().with_credentials().real_clock(), |options, set| options.arg("--set").arg(set))
 }
 
 #[tokio::test]
 async fn a_tls_handshake_that_trickles_in_or_is_followed_by_nothing_ends_with_its_time() {
-    let tls = Tls::new();
+    let tls = Certified::new();
     let bound = format!("edge.handshake_timeout={}ms", HANDSHAKE.as_millis());
-    let server = tls.options().arg("--set").arg(&bound).start().await.unwrap();
+    let server = with_tls(&tls).arg("--set").arg(&bound).start().await.unwrap();
     // The head of a record that announces a long message.
     let hello = [&[22, 3, 1, 0x40, 0, 1, 0, 0x3f, 0xfc, 3, 3][..], &[7; 200]].concat();
     is_cut("a client's hello byte by byte", TcpStream::connect(server.address()).await.unwrap(), &hello).await;
     // The handshake itself is in order, and the protocol's own is never begun.
-    for protocol in [&b"h2"[..], b"http/1.1", b""] {
-        let mut stream = tls.connect(&server, protocol).await;
+    for protocol in [Some(&b"h2"[..]), Some(b"http/1.1"), None] {
+        let mut stream = tls.connect(server.address(), protocol).await.unwrap();
         let mut rest = Vec::new();
         let closed = within("its end", HANDSHAKE_AT_MOST, stream.read_to_end(&mut rest)).await;
-        let protocol = String::from_utf8_lossy(protocol);
+        let protocol = protocol.map(String::from_utf8_lossy);
         assert!(closed.is_ok(), "a client that agrees on {protocol:?} and says nothing holds a connection for ever");
     }
     metric(&server, "acb_connections", CLOSE_WITHIN, |n| n == 0.0).await;

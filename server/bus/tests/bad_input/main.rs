@@ -34,6 +34,8 @@
     reason = "tests fail by panicking, own their tasks, and stay plain"
 )]
 
+#[path = "../shared/certified.rs"]
+mod certified;
 mod support;
 
 mod clients;

@@ -1,59 +1,30 @@
 //! The port: TLS, protocols, bounds, and what is answered to bytes that are no request.
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{io, time::Duration};
 
 use acb_proto::v1;
 use acb_types::ErrorCode;
 use bytes::{Buf, BufMut};
 use hyper_util::rt::TokioIo;
-use rustls_pki_types::ServerName;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
 };
-use tokio_rustls::{TlsConnector, client::TlsStream};
+use tokio_rustls::client::TlsStream;
 use tonic::{
     Request, Status,
     codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder},
     transport::{Channel, Endpoint},
 };
 
-use crate::support::{Client, Failure, Identity, Server, Setup, failure, http, refused, spec};
+use crate::{
+    certified::Certified,
+    support::{Client, Failure, Identity, Server, Setup, failure, http, refused, spec},
+};
 
-/// Certificate and key of `localhost` in a folder, and a client that trusts them.
-struct Certified {
-    folder: tempfile::TempDir,
-    roots: rustls::RootCertStore,
-}
-
-impl Certified {
-    fn new() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
-        std::fs::write(folder.path().join("cert.pem"), made.cert.pem()).unwrap();
-        std::fs::write(folder.path().join("key.pem"), made.signing_key.serialize_pem()).unwrap();
-        let mut roots = rustls::RootCertStore::empty();
-        roots.add(made.cert.der().clone()).unwrap();
-        Self { folder, roots }
-    }
-
-    fn setup(&self) -> Setup {
-        Setup::default()
-            .set("tls.certificate", self.folder.path().join("cert.pem").display())
-            .set("tls.key", self.folder.path().join("key.pem").display())
-    }
-
-    async fn connect(&self, address: SocketAddr, protocol: &[u8]) -> io::Result<TlsStream<TcpStream>> {
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let mut config = rustls::ClientConfig::builder_with_provider(provider)
-            .with_protocol_versions(&[&rustls::version::TLS13])
-            .unwrap()
-            .with_root_certificates(self.roots.clone())
-            .with_no_client_auth();
-        config.alpn_protocols = vec![protocol.to_vec()];
-        let stream = TcpStream::connect(address).await?;
-        TlsConnector::from(Arc::new(config)).connect(ServerName::try_from("localhost").unwrap(), stream).await
-    }
+fn certified_setup(certified: &Certified) -> Setup {
+    let [certificate, key] = certified.settings();
+    Setup::default().set(certificate.0, certificate.1).set(key.0, key.1)
 }
 
 /// A channel over a connection that was made by hand.
@@ -69,8 +40,8 @@ async fn channel_over(stream: TlsStream<TcpStream>) -> Channel {
 #[tokio::test]
 async fn over_tls_1_3_a_client_logs_in_registers_and_stays() {
     let certified = Certified::new();
-    let server = certified.setup().start().await;
-    let stream = certified.connect(server.address(), b"h2").await.unwrap();
+    let server = certified_setup(&certified).start().await;
+    let stream = certified.connect(server.address(), Some(b"h2")).await.unwrap();
     assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"h2"[..]));
     assert_eq!(stream.get_ref().1.protocol_version(), Some(rustls::ProtocolVersion::TLSv1_3));
     let channel = channel_over(stream).await;
@@ -85,8 +56,8 @@ async fn over_tls_1_3_a_client_logs_in_registers_and_stays() {
 #[tokio::test]
 async fn http_1_comes_over_tls_too() {
     let certified = Certified::new();
-    let server = certified.setup().start().await;
-    let mut stream = certified.connect(server.address(), b"http/1.1").await.unwrap();
+    let server = certified_setup(&certified).start().await;
+    let mut stream = certified.connect(server.address(), Some(b"http/1.1")).await.unwrap();
     stream.write_all(b"GET /health HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await.unwrap();
     let mut text = Vec::new();
     // A peer that closes without a goodbye is an error of rustls, after everything was read.
@@ -124,7 +95,7 @@ fn client_hello_of_tls_1_2() -> Vec<u8> {
 #[tokio::test]
 async fn tls_1_2_is_refused_with_the_alert_that_says_so() {
     let certified = Certified::new();
-    let server = certified.setup().start().await;
+    let server = certified_setup(&certified).start().await;
     let mut stream = TcpStream::connect(server.address()).await.unwrap();
     stream.write_all(&client_hello_of_tls_1_2()).await.unwrap();
     let mut answer = Vec::new();

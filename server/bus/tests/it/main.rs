@@ -10,6 +10,8 @@
     reason = "tests fail by panicking, own their tasks, and stay plain"
 )]
 
+#[path = "../shared/certified.rs"]
+mod certified;
 mod support;
 
 mod admin;
