@@ -1,4 +1,4 @@
-//! Arguments of the four subcommands.
+//! Arguments of the subcommands.
 
 use std::path::PathBuf;
 
@@ -26,6 +26,8 @@ pub(crate) enum Command {
     Report(ReportOptions),
     /// Print the rows with their floors.
     List,
+    /// Look at the machine by itself for some seconds, and print one JSON line (started by `run` before each pair).
+    Calm,
 }
 
 /// Which sides of a row are run.

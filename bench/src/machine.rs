@@ -5,7 +5,7 @@ use std::{fs, path::Path, process::Command};
 use anyhow::{Context as _, Result};
 use serde::{Deserialize, Serialize};
 
-use crate::proc::file_system;
+use crate::{calm::Calm, proc::file_system};
 
 /// Written beside the results as `machine.json` and printed above the table.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -30,6 +30,9 @@ pub(crate) struct Machine {
     pub(crate) versions: Vec<(String, String)>,
     /// Seconds per run and pairs per row, as run.
     pub(crate) settings: String,
+    /// How calm it was before each pair.
+    #[serde(default)]
+    pub(crate) calm: Vec<Calm>,
 }
 
 impl Machine {
@@ -62,6 +65,7 @@ impl Machine {
             commit: if dirty { format!("{commit} with changes") } else { commit },
             versions,
             settings,
+            calm: Vec::new(),
         }
     }
 

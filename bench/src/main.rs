@@ -5,7 +5,8 @@
 //!   `docs/benchmarks.md`).
 //! - `load` is that load program: one process, one case, one JSON line. Being a process of its own, its
 //!   CPU time is the client's CPU time, and both sides' clients live in the same surroundings.
-//! - `report` writes the document again from the stored results; `list` prints the rows.
+//! - `report` writes the document again from the stored results; `list` prints the rows; `calm` looks at the machine by
+//!   itself, as `run` does before each pair.
 //!
 //! What keeps it fair is shared by construction: the loops, windows, clocks and checks are written once
 //! (`load/`) over small traits, and each bus only says how it publishes, receives and acknowledges.
@@ -14,6 +15,7 @@
 #![allow(clippy::disallowed_methods, reason = "a benchmark measures real time and its load programs own their tasks")]
 
 mod acb;
+mod calm;
 mod case;
 mod cli;
 mod floors;
@@ -46,6 +48,7 @@ fn main() -> ExitCode {
             table::print_rows(case::ROWS);
             Ok(ExitCode::SUCCESS)
         }
+        cli::Command::Calm => calm::main().map(|()| ExitCode::SUCCESS),
     };
     done.unwrap_or_else(|error| {
         eprintln!("acb-bench: {error:#}");

@@ -5,6 +5,7 @@ use std::{fmt::Write as _, fs, path::Path};
 use anyhow::{Context as _, Result};
 
 use crate::{
+    calm::Calm,
     case::{Peer, Row},
     floors::gates,
     machine::Machine,
@@ -179,6 +180,9 @@ pub(crate) fn results_part(machine: &Machine, rows: &[ResultRow]) -> String {
         machine.congestion_control,
         machine.settings,
     );
+    if let Some(calm) = Calm::sentence(&machine.calm) {
+        let _ = writeln!(text, "{calm}\n");
+    }
     let _ = writeln!(text, "| program | version |\n|---|---|");
     for (name, version) in &machine.versions {
         let _ = writeln!(text, "| {name} | {version} |");

@@ -17,6 +17,7 @@ use std::{
 use anyhow::{Context as _, Result, bail, ensure};
 
 use crate::{
+    calm::Calm,
     case::{CASES, Language, Peer, ROWS, Row, SECONDS},
     cli::{ReportOptions, RunOptions, Side},
     floors::judge,
@@ -56,6 +57,9 @@ pub(crate) fn run(options: &RunOptions) -> Result<ExitCode> {
     let runner = Runner::new(programs, options, seconds, &rows)?;
     let mut runs: Vec<RowRuns> = rows.iter().map(|row| RowRuns::new(*row)).collect();
     for pair in 1..=pairs {
+        if options.side == Side::Both {
+            machine.calm.push(Calm::look()?);
+        }
         // Our run of the row before, which the peers of a shared case have in common.
         let mut before: Option<(Row, Kept)> = None;
         for row in &mut runs {
@@ -296,6 +300,7 @@ fn finish(options: &RunOptions, machine: &Machine, runs: &[RowRuns], pairs: usiz
         rows.extend(row.result(machine)?);
     }
     println!("\n{}", table::markdown(&rows));
+    println!("{}\n", Calm::sentence(&machine.calm).unwrap_or_default());
     let whole = whole(options, pairs);
     let file = if whole { "latest.json" } else { "partial.json" };
     write_rows(&options.results_dir.join(file), &rows)?;

@@ -226,6 +226,7 @@ impl Drop for Running {
         let _ = self.child.kill();
         let _ = self.child.wait();
         let _ = fs::remove_dir_all(&self.place.folder);
+        let _ = fs::remove_file(acb::key_file(&self.place.address()));
     }
 }
 
