@@ -40,14 +40,17 @@ def test_names_are_pinned() -> None:
         assert public[0] == public[1], f"the faces of {name} differ"
 
 
-def test_importing_takes_less_than_60_ms() -> None:
-    # Of the processor: what else the machine does is not the import's.
-    times = []
+def test_importing_costs_less_than_importing_asyncio_twice() -> None:
+    # Milliseconds are the benchmark's (`python-import`): a machine may be slow, and then it is for both.
+    times: dict[str, list[float]] = {"acb_sdk": [], "asyncio": []}
     for _ in range(7):
-        done = run_program("import time\nt = time.process_time()\nimport acb_sdk\nprint(time.process_time() - t)")
-        assert done.returncode == 0, done.stderr
-        times.append(float(done.stdout))
-    assert min(times) < 0.06, times
+        for module, took in times.items():
+            # Of the processor: what else the machine does is not the import's.
+            program = f"import time\nt = time.process_time()\nimport {module}\nprint(time.process_time() - t)"
+            done = run_program(program)
+            assert done.returncode == 0, done.stderr
+            took.append(float(done.stdout))
+    assert min(times["acb_sdk"]) < 2 * min(times["asyncio"]), times
 
 
 def test_importing_pulls_in_no_event_loop() -> None:
