@@ -94,6 +94,7 @@ from ._types import (
     Tokens,
     UpdatedContext,
     Uploaded,
+    UploadStatus,
 )
 from ._watches import Watch
 
@@ -191,6 +192,7 @@ __all__ = [
     "UnavailableError",
     "UnsupportedError",
     "UpdatedContext",
+    "UploadStatus",
     "Uploaded",
     "Watch",
     "__version__",

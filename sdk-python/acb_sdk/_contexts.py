@@ -34,6 +34,7 @@ if TYPE_CHECKING:
         SharedContext,
         UpdatedContext,
         Uploaded,
+        UploadStatus,
     )
 
 READ_BYTES = 1 << 20
@@ -333,6 +334,26 @@ class Contexts:
             return carry(self._port, transfer, progress)
         finally:
             transfer.close()
+
+    def stopped_upload(
+        self, resume_file: str | os.PathLike[str], *, timeout: float | None = None
+    ) -> UploadStatus | None:
+        """How far the upload is that a ``resume_file`` stands for; ``None`` where there is no such file: nothing was begun
+        under it, or it is complete.
+
+        Raises ``stream_expired`` or ``stream_not_found`` when the bus has given it up, ``invalid_argument`` for a file that
+        cannot be read or is none of ours.
+        """
+        return self._port.run(self._native.contexts_stopped_upload(os.fspath(resume_file), timeout))
+
+    def abort_upload(self, resume_file: str | os.PathLike[str], *, timeout: float | None = None) -> None:
+        """Gives the upload up that a ``resume_file`` stands for, and removes the file: what the bus has of it is gone at
+        once, not after 24 h. Where there is no such file, there is nothing to give up.
+
+        Raises ``stream_closed`` for one that is complete, ``invalid_argument`` for a file that cannot be read or is none of
+        ours.
+        """
+        self._port.run(self._native.contexts_abort_upload(os.fspath(resume_file), timeout))
 
     def download(
         self,

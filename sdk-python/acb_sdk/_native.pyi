@@ -34,6 +34,7 @@ from ._types import (
     Tokens,
     UpdatedContext,
     Uploaded,
+    UploadStatus,
 )
 
 VERSION: str
@@ -382,6 +383,8 @@ class NativeClient:
         tell: bool,
         seconds: float | None,
     ) -> NativeTransfer[Uploaded]: ...
+    def contexts_stopped_upload(self, resume_file: str, seconds: float | None) -> Call[UploadStatus | None]: ...
+    def contexts_abort_upload(self, resume_file: str, seconds: float | None) -> Call[None]: ...
     def contexts_download(
         self, which: str, path: str | None, options: dict[str, object], tell: bool, seconds: float | None
     ) -> NativeTransfer[Downloaded]: ...

@@ -230,6 +230,19 @@ class Uploaded:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class UploadStatus:
+    """How far an upload is, as the bus knows it."""
+
+    state: Literal["open", "completing", "complete", "aborted", "expired"]
+    received_bytes: int
+    """Bytes on the bus's stable storage."""
+    total_bytes: int | None
+    """Size of the whole, where it is known."""
+    context_id: str | None
+    """The context that it became, when complete."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Downloaded:
     """What was downloaded."""
 

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
 from async_bus import AsyncBusActor, connected
+from async_uploads import AsyncUploads
 from shapes import (
     Args,
     BadScenarioError,
     EndedError,
-    Gated,
     NoAnswerError,
     capability,
     ms,
@@ -26,7 +24,6 @@ from shapes import (
     shape_message,
     shape_published,
     shape_subscription,
-    shape_uploaded,
 )
 
 import acb_sdk
@@ -43,7 +40,7 @@ class Session:
         self.count = 0
 
 
-class AsyncActor:
+class AsyncActor(AsyncUploads):
     """One agent over the installed client."""
 
     def __init__(
@@ -52,6 +49,7 @@ class AsyncActor:
         blocking: Callable[[Callable[[], None]], Any],
         fake: AsyncBusActor | None = None,
     ) -> None:
+        super().__init__()
         self.fake = fake
         self.background = background
         self.blocking = blocking
@@ -65,7 +63,6 @@ class AsyncActor:
         self.watches: dict[str, acb_sdk.AsyncWatch[acb_sdk.ContextEvent]] = {}
         self.agent_watches: dict[str, acb_sdk.AsyncWatch[acb_sdk.AgentEvent]] = {}
         self.pending: dict[str, Any] = {}
-        self.uploads: dict[str, tuple[Gated, Any]] = {}
         self.last_request = ""
 
     async def call(self, verb: str, args: Args) -> Any:
@@ -96,9 +93,7 @@ class AsyncActor:
             if hasattr(pending, "cancel"):
                 pending.cancel()
         self.pending.clear()
-        for gate, _ in self.uploads.values():
-            gate.let.set()
-        self.uploads.clear()
+        self.let_uploads_go()
 
     async def do_place(self, args: Args) -> None:
         self.endpoint, self.tenant, self.agent = args["endpoint"], args["tenant"], args["agent"]
@@ -508,63 +503,7 @@ class AsyncActor:
             if event.context is not None:
                 return {**shape_context(event.context), "event": event.kind}
 
-    # --- streams ----------------------------------------------------------------------------------------------------
-
-    async def put_content(self, args: Args, source: acb_sdk.ByteReader, tell: Callable[[acb_sdk.Progress], None]) -> Any:
-        return await (await self.client()).contexts.upload(
-            source,
-            update=args.get("id"),
-            force="id" in args and "if_rev" not in args,
-            progress=tell,
-            **self.spoken(
-                args, "key", "type", "scope", "groups", "shares", "content_type", "description", "labels", "metadata",
-                "ttl", "version", "if_rev", "chunk_bytes", "window_bytes",
-            ),
-        )
-
-    async def do_upload(self, args: Args) -> Args:
-        told: list[acb_sdk.Progress] = []
-        made = await self.put_content(args, io.BytesIO(base64.b64decode(args["content_b64"])), told.append)
-        return shape_uploaded(made, told[-1] if told else None)
-
-    async def do_begin_upload(self, args: Args) -> None:
-        gate = Gated(base64.b64decode(args["content_b64"]), args.get("settled_bytes", 0), self.patience)
-
-        async def work() -> Any:
-            try:
-                return await self.put_content(args, gate, gate.tell)
-            finally:
-                # Whoever waits for its first part waits no more.
-                gate.settled.set()
-
-        running = self.background(work)
-        await self.blocking(gate.wait)
-        if gate.told is None or gate.told.done_bytes < gate.first:
-            await self.answer_of(running)
-            raise BadScenarioError("it was over too early")
-        self.uploads[args.get("name", "main")] = (gate, running)
-
-    async def do_uploaded(self, args: Args) -> Args:
-        begun = self.uploads.pop(args.get("name", "main"), None)
-        if begun is None:
-            raise BadScenarioError("no such upload")
-        gate, running = begun
-        gate.let.set()
-        return shape_uploaded(await self.answer_of(running), gate.told)
-
-    async def do_download(self, args: Args) -> Args:
-        start, count, into = args.get("from"), args.get("bytes"), io.BytesIO()
-        down = await (await self.client()).contexts.download(
-            args.get("id") or args["key"],
-            into,
-            at_rev=args.get("at_rev"),
-            start=start,
-            end=None if count is None else (start or 0) + count,
-        )
-        return {
-            "id": down.context_id, "rev": down.rev, "size_bytes": down.size, "sha256": down.sha256,
-            "received_bytes": down.received_bytes, "content_b64": base64.b64encode(into.getvalue()).decode(),
-        }
+    # --- groups -----------------------------------------------------------------------------------------------------
 
     async def do_create_group(self, args: Args) -> Args:
         admin = (await self.client()).admin

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import os
+import tempfile
 import threading
 import time
 from datetime import UTC, datetime
@@ -149,6 +151,26 @@ class Gated:
     def wait(self) -> None:
         if not self.settled.wait(self.patience):
             raise NoAnswerError("the first part was not settled")
+
+
+class StopError(Exception):
+    """Stops an upload from its progress."""
+
+
+class Stopped:
+    """The file of an upload that is stopped when so much is settled, and its resume file."""
+
+    def __init__(self, content: bytes, settled: int) -> None:
+        self.folder = tempfile.TemporaryDirectory()
+        self.file = os.path.join(self.folder.name, "source")
+        self.resume_file = f"{self.file}.acb-upload"
+        self.settled = settled
+        with open(self.file, "wb") as file:
+            file.write(content)
+
+    def tell(self, progress: acb_sdk.Progress) -> None:
+        if progress.done_bytes >= self.settled:
+            raise StopError
 
 
 def shape_uploaded(up: acb_sdk.Uploaded, told: acb_sdk.Progress | None) -> Args:

@@ -3,18 +3,16 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
 from sync_bus import BusActor, connected
+from sync_uploads import Uploads
 from shapes import (
     Args,
     BadScenarioError,
     EndedError,
-    Gated,
     NoAnswerError,
     capability,
     ms,
@@ -27,7 +25,6 @@ from shapes import (
     shape_message,
     shape_published,
     shape_subscription,
-    shape_uploaded,
 )
 
 import acb_sdk
@@ -44,7 +41,7 @@ class Session:
         self.count = 0
 
 
-class Actor:
+class Actor(Uploads):
     """One agent over the installed client."""
 
     def __init__(
@@ -53,6 +50,7 @@ class Actor:
         blocking: Callable[[Callable[[], None]], Any],
         fake: BusActor | None = None,
     ) -> None:
+        super().__init__()
         self.fake = fake
         self.background = background
         self.blocking = blocking
@@ -66,7 +64,6 @@ class Actor:
         self.watches: dict[str, acb_sdk.Watch[acb_sdk.ContextEvent]] = {}
         self.agent_watches: dict[str, acb_sdk.Watch[acb_sdk.AgentEvent]] = {}
         self.pending: dict[str, Any] = {}
-        self.uploads: dict[str, tuple[Gated, Any]] = {}
         self.last_request = ""
 
     def call(self, verb: str, args: Args) -> Any:
@@ -97,9 +94,7 @@ class Actor:
             if hasattr(pending, "cancel"):
                 pending.cancel()
         self.pending.clear()
-        for gate, _ in self.uploads.values():
-            gate.let.set()
-        self.uploads.clear()
+        self.let_uploads_go()
 
     def do_place(self, args: Args) -> None:
         self.endpoint, self.tenant, self.agent = args["endpoint"], args["tenant"], args["agent"]
@@ -509,63 +504,7 @@ class Actor:
             if event.context is not None:
                 return {**shape_context(event.context), "event": event.kind}
 
-    # --- streams ----------------------------------------------------------------------------------------------------
-
-    def put_content(self, args: Args, source: acb_sdk.ByteReader, tell: Callable[[acb_sdk.Progress], None]) -> Any:
-        return (self.client()).contexts.upload(
-            source,
-            update=args.get("id"),
-            force="id" in args and "if_rev" not in args,
-            progress=tell,
-            **self.spoken(
-                args, "key", "type", "scope", "groups", "shares", "content_type", "description", "labels", "metadata",
-                "ttl", "version", "if_rev", "chunk_bytes", "window_bytes",
-            ),
-        )
-
-    def do_upload(self, args: Args) -> Args:
-        told: list[acb_sdk.Progress] = []
-        made = self.put_content(args, io.BytesIO(base64.b64decode(args["content_b64"])), told.append)
-        return shape_uploaded(made, told[-1] if told else None)
-
-    def do_begin_upload(self, args: Args) -> None:
-        gate = Gated(base64.b64decode(args["content_b64"]), args.get("settled_bytes", 0), self.patience)
-
-        def work() -> Any:
-            try:
-                return self.put_content(args, gate, gate.tell)
-            finally:
-                # Whoever waits for its first part waits no more.
-                gate.settled.set()
-
-        running = self.background(work)
-        self.blocking(gate.wait)
-        if gate.told is None or gate.told.done_bytes < gate.first:
-            self.answer_of(running)
-            raise BadScenarioError("it was over too early")
-        self.uploads[args.get("name", "main")] = (gate, running)
-
-    def do_uploaded(self, args: Args) -> Args:
-        begun = self.uploads.pop(args.get("name", "main"), None)
-        if begun is None:
-            raise BadScenarioError("no such upload")
-        gate, running = begun
-        gate.let.set()
-        return shape_uploaded(self.answer_of(running), gate.told)
-
-    def do_download(self, args: Args) -> Args:
-        start, count, into = args.get("from"), args.get("bytes"), io.BytesIO()
-        down = (self.client()).contexts.download(
-            args.get("id") or args["key"],
-            into,
-            at_rev=args.get("at_rev"),
-            start=start,
-            end=None if count is None else (start or 0) + count,
-        )
-        return {
-            "id": down.context_id, "rev": down.rev, "size_bytes": down.size, "sha256": down.sha256,
-            "received_bytes": down.received_bytes, "content_b64": base64.b64encode(into.getvalue()).decode(),
-        }
+    # --- groups -----------------------------------------------------------------------------------------------------
 
     def do_create_group(self, args: Args) -> Args:
         admin = (self.client()).admin

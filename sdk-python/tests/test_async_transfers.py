@@ -186,6 +186,36 @@ async def test_an_upload_that_was_stopped_goes_on_by_its_resume_file(async_face,
         assert (await again.contexts.get("k", payload=False)).id == up.context_id
 
 
+async def test_an_upload_that_was_stopped_can_be_asked_for_and_given_up(async_face, tmp_path: pathlib.Path) -> None:
+    content = content_of()
+    source, token = tmp_path / "source", tmp_path / "token"
+    source.write_bytes(content)
+
+    def stop_in_the_middle(how_far: acb_sdk.Progress) -> None:
+        if how_far.done_bytes >= SIZE // 2:
+            raise StopError
+
+    async with async_face("alice") as alice:
+        assert await alice.contexts.stopped_upload(token) is None, "nothing was begun"
+        await alice.contexts.abort_upload(token)
+        with pytest.raises(StopError):
+            await alice.contexts.upload(
+                source, key="k", chunk_bytes=CHUNK, window_bytes=WINDOW, resume_file=token, progress=stop_in_the_middle
+            )
+        status = await alice.contexts.stopped_upload(str(token))
+        assert status is not None and (status.state, status.total_bytes, status.context_id) == ("open", SIZE, None)
+        assert SIZE // 2 <= status.received_bytes < SIZE
+        await alice.contexts.abort_upload(token)
+        assert not token.exists()
+        assert await alice.contexts.stopped_upload(token) is None
+        token.write_text("{}")
+        with pytest.raises(acb_sdk.InvalidArgumentError):
+            await alice.contexts.abort_upload(token)
+        assert token.exists(), "what is none of ours is left alone"
+        anew = await alice.contexts.upload(source, key="k", chunk_bytes=CHUNK, window_bytes=WINDOW)
+        assert (anew.sha256, anew.size) == (digest(content), SIZE)
+
+
 async def test_a_transfer_has_a_timeout_of_its_own(async_face) -> None:
     class Slow(io.BytesIO):
         """Has nothing to give until the time is over."""

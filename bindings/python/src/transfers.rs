@@ -4,7 +4,10 @@
 use std::path::PathBuf;
 
 use acb_kit::{Inherited, Pipe, PipeTaker, PipeWriter, Transfer};
-use acb_sdk::{ContextAccess, ContextId, ContextScope, DownloadBuilder, Downloaded, Progress, UploadBuilder, Uploaded};
+use acb_sdk::{
+    ContextAccess, ContextId, ContextScope, DownloadBuilder, Downloaded, Progress, UploadBuilder, UploadStatus,
+    Uploaded,
+};
 use bytes::Bytes;
 use pyo3::{
     prelude::*,
@@ -12,7 +15,7 @@ use pyo3::{
 };
 
 use crate::{
-    call::{Call, limited, nothing, timeout},
+    call::{Call, limited, nothing, timeout, within},
     client::NativeClient,
     contexts::{scope, shares},
     convert::{Options, make},
@@ -52,6 +55,15 @@ fn give_downloaded(py: Python<'_>, d: Downloaded) -> PyResult<Py<PyAny>> {
         f.set_item("sha256", d.sha256.to_string())?;
         f.set_item("received_bytes", d.received_bytes)?;
         f.set_item("connections", d.connections)
+    })
+}
+
+fn give_status(py: Python<'_>, u: UploadStatus) -> PyResult<Py<PyAny>> {
+    make(py, "UploadStatus", |f| {
+        f.set_item("state", u.state)?;
+        f.set_item("received_bytes", u.received_bytes)?;
+        f.set_item("total_bytes", u.total_bytes)?;
+        f.set_item("context_id", u.context_id)
     })
 }
 
@@ -231,6 +243,24 @@ impl NativeClient {
             limited(UPLOAD, timeout, async move { upload.await })
         });
         Ok(NativeTransfer(Kind::Up(transfer.or_raise(py)?, pipe)))
+    }
+
+    fn contexts_stopped_upload(&self, py: Python<'_>, resume_file: PathBuf, seconds: Option<f64>) -> PyResult<Call> {
+        let operation = "contexts.stopped_upload";
+        let streams = self.core(py, operation)?.streams();
+        let timeout = timeout(py, operation, seconds)?;
+        let work = async move { within(timeout, streams.stopped(resume_file)).await };
+        Ok(Call::new(operation, work, |py, status| {
+            status.map_or_else(|| Ok(py.None()), |status| give_status(py, status))
+        }))
+    }
+
+    fn contexts_abort_upload(&self, py: Python<'_>, resume_file: PathBuf, seconds: Option<f64>) -> PyResult<Call> {
+        let operation = "contexts.abort_upload";
+        let streams = self.core(py, operation)?.streams();
+        let timeout = timeout(py, operation, seconds)?;
+        let work = async move { within(timeout, streams.abort_stopped(resume_file)).await };
+        Ok(Call::new(operation, work, nothing))
     }
 
     /// Starts a download: to a file by its path, or to whoever reads it then.

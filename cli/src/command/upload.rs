@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use acb_sdk::UploadBuilder;
+use acb_sdk::{Client, UploadBuilder};
 use clap::{Args, ValueEnum};
 use serde_json::json;
 
@@ -83,11 +83,23 @@ pub(crate) struct UploadArgs {
     /// Begins anew, whatever was sent before.
     #[arg(long)]
     no_resume: bool,
+
+    /// Gives up what the same command sent before it was interrupted, and its space on the bus back.
+    #[arg(long, conflicts_with = "no_resume")]
+    abort: bool,
 }
 
-pub(crate) async fn run(args: UploadArgs, context: &Context) -> Result {
-    let (target, client) = context.connect_to(Use::Long).await?;
+pub(crate) async fn run(mut args: UploadArgs, context: &Context) -> Result {
+    // Whatever is done with it, the command is the same one.
+    let abort = std::mem::take(&mut args.abort);
     let is_stdin = args.file == Path::new("-");
+    if abort && is_stdin {
+        return Err(Failure::usage("what comes from standard input leaves nothing to give up: --abort needs the file"));
+    }
+    let (target, client) = context.connect_to(Use::Long).await?;
+    if abort {
+        return abort_stopped(&client, &resume_file(&args, &target.url, client.agent_id().as_deref()), context).await;
+    }
     let mut upload =
         if is_stdin { client.streams().upload(tokio::io::stdin()) } else { client.streams().upload_path(&args.file) };
     if !is_stdin && !args.no_resume {
@@ -119,6 +131,16 @@ pub(crate) async fn run(args: UploadArgs, context: &Context) -> Result {
                 ("sha256", done.sha256.to_string()),
             ])
         },
+    )
+}
+
+async fn abort_stopped(client: &Client, resume_file: &Path, context: &Context) -> Result {
+    let was_begun = resume_file.exists();
+    client.streams().abort_stopped(resume_file).await?;
+    client.close().await;
+    context.out.result(
+        || json!({ "aborted": was_begun }),
+        || if was_begun { "given up" } else { "there was nothing to give up" }.to_owned(),
     )
 }
 

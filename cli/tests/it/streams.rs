@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::bus::{Bus, Running, file, objects};
 
@@ -100,6 +100,25 @@ async fn the_same_command_goes_on_after_ctrl_c_and_after_a_kill() {
     assert!(number(&down, "received_bytes") <= size - number(&last, "done_bytes") + (8 << 20), "{down} after {last}");
     assert_eq!(down["sha256"], up["sha256"]);
     assert!(std::fs::read(&copy).unwrap() == bytes);
+}
+
+#[tokio::test]
+async fn what_was_interrupted_is_given_up_by_the_same_command_with_abort() {
+    let bus = Bus::dev().await;
+    let path = file(&bus, "archive", content(200 << 20));
+    let abort = || bus.acb("--json upload --key big/one --abort").word(&path);
+    assert_eq!(objects(&abort().ok().await), [json!({"aborted": false})]);
+    let mut running = bus.acb("--json upload --key big/one").word(&path).start().await;
+    until_done(&mut running, 50 << 20).await;
+    running.signal("INT").await;
+    running.end().await;
+    assert!(names(bus.home.path()).iter().any(|name| name.ends_with(".acb-upload")), "the token is there");
+    assert_eq!(objects(&abort().ok().await), [json!({"aborted": true})]);
+    assert!(!names(bus.home.path()).iter().any(|name| name.ends_with(".acb-upload")), "the token has gone");
+    let again = bus.acb("upload --key big/one --abort").word(&path).ok().await;
+    assert!(again.contains("nothing to give up"), "{again}");
+    bus.acb("upload --abort --no-resume").word(&path).fails(2).await;
+    bus.acb("upload --abort -").fails(2).await;
 }
 
 /// The most memory that a command has had so far, in bytes.

@@ -8,7 +8,7 @@ mod resume;
 mod source;
 mod upload;
 
-use std::time::Duration;
+use std::{path::Path, time::Duration};
 
 use acb_types::StreamId;
 
@@ -47,7 +47,7 @@ pub struct Streams {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct UploadStatus {
-    /// `open`, `completing`, `complete` or `aborted`.
+    /// `open`, `completing`, `complete`, `aborted` or `expired`.
     pub state: &'static str,
     /// Bytes on the bus's stable storage.
     pub received_bytes: u64,
@@ -97,6 +97,34 @@ impl Streams {
             })
             .await?;
         convert::upload_status(operation, response)
+    }
+
+    /// Asks how far the upload is that a resume file stands for. `None` where there is no such
+    /// file: nothing was begun under it, or it is complete.
+    ///
+    /// # Errors
+    /// As [`Self::status`]; `invalid_argument` for a file that cannot be read or is none of ours.
+    pub async fn stopped(&self, resume_file: impl AsRef<Path>) -> Result<Option<UploadStatus>> {
+        match resume::stream_in("streams.stopped", resume_file.as_ref())? {
+            Some(stream) => self.status(stream).await.map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// Gives the upload up that a resume file stands for, and removes the file: what the bus has
+    /// of it is gone at once, not after 24 h. Where there is no such file, there is nothing to give up.
+    ///
+    /// *Cancel safety*: call it again.
+    ///
+    /// # Errors
+    /// As [`Self::abort`]; `invalid_argument` for a file that cannot be read or is none of ours.
+    pub async fn abort_stopped(&self, resume_file: impl AsRef<Path>) -> Result<()> {
+        let path = resume_file.as_ref();
+        if let Some(stream) = resume::stream_in("streams.abort_stopped", path)? {
+            self.abort(stream).await?;
+            resume::remove(path);
+        }
+        Ok(())
     }
 
     /// Gives an upload up and its space back. Aborting what is absent succeeds.

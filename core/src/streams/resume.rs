@@ -6,6 +6,7 @@ use std::{
     time::UNIX_EPOCH,
 };
 
+use acb_types::StreamId;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::error::{Error, ErrorCode, Result};
@@ -60,6 +61,21 @@ impl DownloadToken {
 /// Reads a token; `None` when there is none, or one that cannot be read.
 pub(super) fn read<T: DeserializeOwned>(path: &Path) -> Option<T> {
     serde_json::from_slice(&std::fs::read(path).ok()?).ok()
+}
+
+/// The upload that a token stands for; `None` when there is no file.
+pub(super) fn stream_in(operation: &'static str, path: &Path) -> Result<Option<StreamId>> {
+    let bytes = match std::fs::read(path) {
+        Ok(bytes) => bytes,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(e) => return Err(local(operation, path, e)),
+    };
+    let token = serde_json::from_slice::<UploadToken>(&bytes).ok();
+    let stream = token.filter(|token| token.version == VERSION).and_then(|token| token.stream_id.parse().ok());
+    stream.map(Some).ok_or_else(|| {
+        let text = format!("{} is not the resume file of an upload", path.display());
+        Error::new(ErrorCode::InvalidArgument, operation, text)
+    })
 }
 
 /// Writes a token whole or not at all.

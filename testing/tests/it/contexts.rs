@@ -1,13 +1,15 @@
 //! How contents travel: nobody needs to know, but the bus can tell.
 
-use std::{future::IntoFuture as _, io::Cursor, time::Duration};
+use std::{future::IntoFuture as _, io::Cursor, path::Path, sync::Arc, time::Duration};
 
-use acb_sdk::{ContextScope, ErrorCode};
+use acb_sdk::{Client, ContextScope, ErrorCode, UploadBuilder};
 use acb_testing::FakeBus;
-use tokio::io::AsyncWriteExt as _;
+use tokio::{io::AsyncWriteExt as _, sync::Notify};
 
 /// Most that goes in one call.
 const ONE_CALL: usize = acb_types::limits::CONTEXT_ONE_CALL_BYTES;
+/// The smallest chunk.
+const CHUNK: usize = 256 << 10;
 
 /// Uploads that the bus has completed.
 fn uploads(bus: &FakeBus) -> u64 {
@@ -100,4 +102,89 @@ async fn an_upload_that_goes_in_one_call_leaves_no_resume_file() {
     std::fs::write(&token, "of when it was large").unwrap();
     alice.streams().upload_path(&file).resume_file(&token).await.unwrap();
     assert!(!token.exists());
+}
+
+fn in_small_chunks(alice: &Client, file: &Path, token: &Path) -> UploadBuilder {
+    let upload = alice.streams().upload_path(file).resume_file(token);
+    upload.chunk_bytes(CHUNK as u32).window_bytes(CHUNK as u64)
+}
+
+/// Begins the upload of a file and stops it when the bus has some of it.
+async fn stop_in_the_middle(alice: &Client, file: &Path, token: &Path) {
+    let some = Arc::new(Notify::new());
+    let told = Arc::clone(&some);
+    let upload = in_small_chunks(alice, file, token).progress(move |p| {
+        if p.done_bytes > 0 {
+            told.notify_one();
+        }
+    });
+    tokio::select! {
+        biased;
+        () = some.notified() => {}
+        done = upload.into_future() => panic!("{done:?}"),
+    }
+}
+
+#[tokio::test]
+async fn an_upload_that_was_stopped_can_be_asked_for_and_given_up_by_its_resume_file() {
+    let bus = FakeBus::start().await.unwrap();
+    let alice = bus.client("alice").connect().await.unwrap();
+    let streams = alice.streams();
+    let folder = tempfile::tempdir().unwrap();
+    let (file, token) = (folder.path().join("f"), folder.path().join("token"));
+    std::fs::write(&file, vec![7; 40 * CHUNK]).unwrap();
+    assert_eq!(streams.stopped(&token).await.unwrap(), None, "nothing was begun");
+    streams.abort_stopped(&token).await.unwrap();
+
+    stop_in_the_middle(&alice, &file, &token).await;
+    let status = streams.stopped(&token).await.unwrap().unwrap();
+    assert_eq!((status.state, status.total_bytes, status.context_id), ("open", Some(40 * CHUNK as u64), None));
+    assert!((1..40).contains(&(status.received_bytes / CHUNK as u64)), "{}", status.received_bytes);
+    let bob = bus.client("bob").connect().await.unwrap();
+    assert_eq!(bob.streams().stopped(&token).await.unwrap_err().code(), ErrorCode::StreamNotFound);
+    streams.abort_stopped(&token).await.unwrap();
+    assert!(!token.exists());
+
+    stop_in_the_middle(&alice, &file, &token).await;
+    bus.advance(Duration::from_hours(25)).unwrap();
+    assert_eq!(streams.stopped(&token).await.unwrap_err().code(), ErrorCode::StreamExpired);
+    streams.abort_stopped(&token).await.unwrap();
+    assert!(!token.exists(), "the bus has given it up itself");
+}
+
+#[tokio::test]
+async fn an_upload_that_was_completed_cannot_be_given_up_by_a_resume_file_that_was_left() {
+    let bus = FakeBus::start().await.unwrap();
+    let alice = bus.client("alice").connect().await.unwrap();
+    let streams = alice.streams();
+    let folder = tempfile::tempdir().unwrap();
+    let (file, token, kept) = (folder.path().join("f"), folder.path().join("token"), folder.path().join("kept"));
+    std::fs::write(&file, vec![7; 40 * CHUNK]).unwrap();
+    stop_in_the_middle(&alice, &file, &token).await;
+    std::fs::copy(&token, &kept).unwrap();
+    let uploaded = in_small_chunks(&alice, &file, &token).await.unwrap();
+    // As if this process had ended between the bus's answer and the end of the file.
+    let status = streams.stopped(&kept).await.unwrap().unwrap();
+    assert_eq!((status.state, status.context_id.as_ref()), ("complete", Some(&uploaded.context_id)));
+    assert_eq!(streams.abort_stopped(&kept).await.unwrap_err().code(), ErrorCode::StreamClosed);
+    assert!(kept.exists(), "what was not given up keeps its file");
+    let again = in_small_chunks(&alice, &file, &kept).await.unwrap();
+    assert_eq!((again.context_id, again.sent_bytes, kept.exists()), (uploaded.context_id, 0, false));
+}
+
+#[tokio::test]
+async fn a_file_that_is_no_resume_file_is_said_to_be_none_and_left_alone() {
+    let bus = FakeBus::start().await.unwrap();
+    let alice = bus.client("alice").connect().await.unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let other = folder.path().join("other");
+    for content in ["", "{}", "[1, 2]"] {
+        std::fs::write(&other, content).unwrap();
+        let status = alice.streams().stopped(&other).await.unwrap_err();
+        let abort = alice.streams().abort_stopped(&other).await.unwrap_err();
+        assert_eq!([status.code(), abort.code()], [ErrorCode::InvalidArgument; 2]);
+        assert_eq!(std::fs::read_to_string(&other).unwrap(), content);
+    }
+    let folder = alice.streams().stopped(folder.path()).await.unwrap_err();
+    assert_eq!(folder.code(), ErrorCode::InvalidArgument);
 }

@@ -21,7 +21,7 @@ const TESTS: &str = "sdk-python/tests";
 const ACTORS: &str = "sdk-python/conformance";
 
 /// Words of the async face and what they are in the sync one, the longer first where one holds another.
-const WORDS: [(&str, &str); 10] = [
+const WORDS: [(&str, &str); 11] = [
     ("StopAsyncIteration", "StopIteration"),
     ("__aenter__", "__enter__"),
     ("__aexit__", "__exit__"),
@@ -31,6 +31,7 @@ const WORDS: [(&str, &str); 10] = [
     ("async_face", "sync_face"),
     ("async_actor", "sync_actor"),
     ("async_bus", "sync_bus"),
+    ("async_uploads", "sync_uploads"),
     ("Awaitable[Any] | Any", "Any"),
 ];
 
@@ -51,7 +52,7 @@ pub(super) fn generate(root: &Path, codes: &[Code], files: &mut Files) -> Result
         let text = fs::read_to_string(root.join(&from)).with_context(|| from.clone())?;
         files.insert(format!("{TESTS}/test_sync_{rest}"), sync(&from, &text).into_bytes());
     }
-    for part in ["actor", "bus"] {
+    for part in ["actor", "bus", "uploads"] {
         let from = format!("{ACTORS}/async_{part}.py");
         let text = fs::read_to_string(root.join(&from)).with_context(|| from.clone())?;
         files.insert(format!("{ACTORS}/sync_{part}.py"), sync(&from, &text).into_bytes());

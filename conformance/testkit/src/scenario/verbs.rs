@@ -230,6 +230,16 @@ pub const VERBS: &[Verb] = &[
     ),
     verb("uploaded", &["name"], "Lets the source give the rest, and waits for the end. Gives what `upload` gives."),
     verb(
+        "stop_upload",
+        UPLOAD,
+        "Uploads a content from a file, with a resume file, and stops when `settled_bytes` of it are settled.",
+    ),
+    verb(
+        "stopped_upload",
+        &["name"],
+        "What the resume file of a stopped upload tells. Gives `state`, which is `none` where there is no file, `received_bytes`, `total_bytes`, `id`.",
+    ),
+    verb(
         "download",
         &["id", "key", "at_rev", "from", "bytes", "content"],
         "Downloads a context or `bytes` of it `from` an offset. Gives `id`, `rev`, `size_bytes` and `sha256` of the whole, `received_bytes`, and whether these are the `same` as that part of the content.",
@@ -260,7 +270,7 @@ pub const VERBS: &[Verb] = &[
         &["name"],
         "Gives `state`, `chunk_bytes`, `total_bytes`, `received_bytes`, `received` as pairs of first and count, `expires_at_ms`, `context_id`.",
     ),
-    verb("abort_upload", &["name"], "Gives an upload up."),
+    verb("abort_upload", &["name"], "Gives an upload up; a client that uploads by itself does by its resume file."),
     verb("create_group", &["name", "description"], "Makes a group. Gives `members`."),
     verb("delete_group", &["name"], "Ends a group."),
     verb("list_groups", &[], "Gives `names`."),

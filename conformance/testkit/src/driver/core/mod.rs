@@ -40,6 +40,7 @@ impl Kind for Core {
             probe: None,
             agent_watches: HashMap::new(),
             uploads: HashMap::new(),
+            stopped: HashMap::new(),
         })
     }
 }
@@ -64,6 +65,7 @@ struct CoreDriver {
     last_request: String,
     agent_watches: HashMap<String, acb_sdk::AgentWatch>,
     uploads: HashMap<String, streams::Begun>,
+    stopped: HashMap<String, streams::Stopped>,
     /// Looks at the server beside the client, to know when it has taken something.
     probe: Option<RawClient>,
 }
@@ -157,6 +159,9 @@ impl Driver for CoreDriver {
             "upload" => self.upload(args).await,
             "begin_upload" => self.begin_upload(args).await,
             "uploaded" => self.uploaded(args).await,
+            "stop_upload" => self.stop_upload(args).await,
+            "stopped_upload" => self.stopped_upload(args).await,
+            "abort_upload" => self.abort_upload(args).await,
             "download" => self.download(args).await,
             "create_group" => self.create_group(args).await,
             "delete_group" => self.delete_group(args).await,

@@ -1,7 +1,9 @@
 //! Uploads and downloads, as a user has them: the client cuts, numbers, sends and resumes by itself.
 
 use std::{
+    future::poll_fn,
     io,
+    path::PathBuf,
     pin::Pin,
     sync::Arc,
     task::{Context as Poller, Poll},
@@ -10,6 +12,7 @@ use std::{
 use acb_sdk::{Progress, UploadBuilder, Uploaded};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
+use tempfile::TempDir;
 use tokio::{
     io::{AsyncRead, ReadBuf},
     sync::oneshot,
@@ -39,6 +42,20 @@ pub(super) struct Begun {
     rest: oneshot::Sender<()>,
     running: JoinHandle<acb_sdk::Result<Uploaded>>,
     told: Told,
+}
+
+/// The folder of an upload that was stopped: its file, and its resume file.
+#[derive(Debug)]
+pub(super) struct Stopped(TempDir);
+
+impl Stopped {
+    fn file(&self) -> PathBuf {
+        self.0.path().join("source")
+    }
+
+    fn resume_file(&self) -> PathBuf {
+        self.0.path().join("source.acb-upload")
+    }
 }
 
 /// Gives a first part, and the rest when it is let.
@@ -158,6 +175,50 @@ impl CoreDriver {
         let ended = ended.map_err(|_| Failure::own("no_answer", "the upload did not end"))?;
         let uploaded = ended.map_err(|e| Failure::own("internal", e.to_string()))?;
         Ok(shape(&uploaded?, &begun.told))
+    }
+
+    pub(super) async fn stop_upload(&mut self, args: &Args) -> Result<Value, Failure> {
+        let content = Content::need(args, &self.place.mark)?;
+        let settled = args.number_or("settled_bytes", 1)?;
+        let own = |e: io::Error| Failure::own("internal", e.to_string());
+        let stopped = Stopped(tempfile::tempdir().map_err(own)?);
+        std::fs::write(stopped.file(), content.bytes()).map_err(own)?;
+        let upload = self.client().await?.streams().upload_path(stopped.file()).resume_file(stopped.resume_file());
+        let (upload, told) = Self::prepared(args, upload)?;
+        let mut running = Box::pin(upload.into_future());
+        let ended =
+            poll_fn(|cx| if done(&told) >= settled { Poll::Ready(None) } else { running.as_mut().poll(cx).map(Some) });
+        match ended.await {
+            None => {
+                self.stopped.insert(args.text("name")?.unwrap_or_else(|| MAIN.to_owned()), stopped);
+                Ok(Value::Null)
+            }
+            Some(Ok(_)) => Err(Failure::own(BAD_SCENARIO, "it was over too early")),
+            Some(Err(error)) => Err(error.into()),
+        }
+    }
+
+    fn resume_file(&self, args: &Args) -> Result<PathBuf, Failure> {
+        let name = args.text("name")?.unwrap_or_else(|| MAIN.to_owned());
+        let unknown = || Failure::own(BAD_SCENARIO, format!("no upload was stopped that is called {name}"));
+        self.stopped.get(&name).map(Stopped::resume_file).ok_or_else(unknown)
+    }
+
+    pub(super) async fn stopped_upload(&mut self, args: &Args) -> Result<Value, Failure> {
+        let resume_file = self.resume_file(args)?;
+        Ok(match self.client().await?.streams().stopped(resume_file).await? {
+            None => json!({ "state": "none" }),
+            Some(status) => json!({
+                "state": status.state, "received_bytes": status.received_bytes, "total_bytes": status.total_bytes,
+                "id": status.context_id,
+            }),
+        })
+    }
+
+    pub(super) async fn abort_upload(&mut self, args: &Args) -> Result<Value, Failure> {
+        let resume_file = self.resume_file(args)?;
+        self.client().await?.streams().abort_stopped(resume_file).await?;
+        Ok(Value::Null)
     }
 
     pub(super) async fn download(&mut self, args: &Args) -> Result<Value, Failure> {

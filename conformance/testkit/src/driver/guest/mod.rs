@@ -36,8 +36,8 @@ const MAIN: &str = "main";
 const MOMENT: Duration = Duration::from_millis(10);
 
 /// Verbs whose `ttl` is a span for the client too.
-const SPANNED: [&str; 7] =
-    ["create_key", "share", "update_context", "renew_context", "set_activity", "upload", "begin_upload"];
+const SPANNED: [&str; 8] =
+    ["create_key", "share", "update_context", "renew_context", "set_activity", "upload", "begin_upload", "stop_upload"];
 
 /// The smallest chunk that there is: scenarios are to be short.
 const CHUNK_BYTES: u64 = acb_types::limits::CHUNK_BYTES_MIN as u64;
@@ -367,7 +367,7 @@ impl Driver for GuestDriver {
         match verb {
             "publish" => self.publish(args).await,
             "receive" => self.receive(args).await,
-            "upload" | "begin_upload" => self.upload(verb, args).await,
+            "upload" | "begin_upload" | "stop_upload" => self.upload(verb, args).await,
             "download" => self.download(args).await,
             "no_agent_events" => {
                 let command = json!({"session": consumer(args)?, "moment": seconds(MOMENT)});
