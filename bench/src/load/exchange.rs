@@ -7,7 +7,10 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
-use tokio::{sync::Semaphore, task::JoinSet};
+use tokio::{
+    sync::{Semaphore, mpsc},
+    task::JoinSet,
+};
 
 use super::{
     Outcome, Plan,
@@ -67,35 +70,55 @@ pub(crate) async fn request_reply<Q: Request>(plan: &Plan, requesters: Vec<Q>) -
 /// Requests of one agent that may be open: one that has more does not keep up with the rate, and there is no figure.
 const OPEN_MAX: usize = 1000;
 
+/// Tells one agent after the other when its next request is due. A thread of its own: tokio's timers are late by up to two
+/// milliseconds, which latencies would show.
+fn beat(first: Instant, interval: Duration, rounds: usize, agents: &[mpsc::Sender<Instant>]) -> Result<()> {
+    let mut due = first;
+    for _ in 0..rounds {
+        // Spread over the round: agents do not beat in time.
+        for (number, agent) in agents.iter().enumerate() {
+            std::thread::sleep(due.saturating_duration_since(Instant::now()));
+            agent.try_send(due).with_context(|| format!("agent {number} does not hear its beat"))?;
+            due += interval;
+        }
+    }
+    Ok(())
+}
+
 /// Agents ask each other at a fixed rate, all together `per_second`, and do not wait for an answer before they ask again.
 /// Latency counts from the moment at which a request was due, so that nobody who is late hides it.
 pub(crate) async fn open_loop<A: Ask>(plan: &Plan, agents: Vec<A>, per_second: u32) -> Result<Outcome> {
     let payloads = Payloads::new(plan.case.payload);
     let count = agents.len();
-    let period = Duration::from_secs(1) * u32::try_from(count)? / per_second;
-    let rounds = (plan.duration.as_secs_f64() / period.as_secs_f64()).ceil() as u32;
+    let rounds = (plan.duration.as_secs_f64() * f64::from(per_second) / count as f64).ceil() as usize;
     let meter = Meter::start(plan.server_pid)?;
     // A moment for all tasks to be there before the first request is due.
     let first = Instant::now() + Duration::from_millis(20);
+    let (due_to, dues): (Vec<_>, Vec<_>) = (0..count).map(|_| mpsc::channel::<Instant>(OPEN_MAX)).unzip();
     let asking: Vec<_> = agents
         .into_iter()
+        .zip(dues)
         .enumerate()
-        .map(|(number, agent)| {
+        .map(|(number, (agent, mut dues))| {
             let payloads = payloads.clone();
             let agent = Arc::new(agent);
-            // Spread over the period: agents do not beat in time.
-            let own_first = first + period * number as u32 / count as u32;
             tokio::spawn(async move {
                 let open = Arc::new(Semaphore::new(OPEN_MAX));
                 let mut requests = JoinSet::new();
-                for round in 0..rounds {
-                    let due = own_first + period * round;
-                    tokio::time::sleep_until(due.into()).await;
+                let mut done: Vec<Duration> = Vec::with_capacity(rounds);
+                let mut round = 0;
+                while let Some(due) = dues.recv().await {
+                    // What is done gives its memory to the next. Kept until the end, it would be fresh memory for each, whose
+                    // first touch stops this program for milliseconds, and the agents' latencies would show it.
+                    while let Some(latency) = requests.try_join_next() {
+                        done.push(latency??);
+                    }
                     let slot = Arc::clone(&open).try_acquire_owned();
                     let slot = slot.ok().with_context(|| format!("agent {number} has {OPEN_MAX} open requests"))?;
                     // Another one each time, never itself.
-                    let to = (number + 1 + round as usize % (count - 1)) % count;
-                    let head = Head { index: u64::from(round), stamp: number as u64 };
+                    let to = (number + 1 + round % (count - 1)) % count;
+                    let head = Head { index: round as u64, stamp: number as u64 };
+                    round += 1;
                     let (agent, payload) = (Arc::clone(&agent), payloads.with_head(head));
                     let length = payloads.length();
                     requests.spawn(async move {
@@ -107,27 +130,28 @@ pub(crate) async fn open_loop<A: Ask>(plan: &Plan, agents: Vec<A>, per_second: u
                         Ok::<_, anyhow::Error>(latency)
                     });
                 }
-                let mut latencies = Latencies::new();
-                let mut replies = 0u64;
-                while let Some(done) = requests.join_next().await {
-                    latencies.record(done??);
-                    replies += 1;
+                while let Some(latency) = requests.join_next().await {
+                    done.push(latency??);
                 }
-                Ok::<_, anyhow::Error>((replies, latencies, agent))
+                Ok::<_, anyhow::Error>((done, agent))
             })
         })
         .collect();
+    let beat = std::thread::Builder::new()
+        .name("beat".to_owned())
+        .spawn(move || beat(first, Duration::from_secs(1) / per_second, rounds, &due_to))?;
     let mut latencies = Latencies::new();
     let mut replies = 0;
     let mut open = Vec::new();
     for (number, agent) in asking.into_iter().enumerate() {
-        let (own_replies, own, agent) = agent.await?.with_context(|| format!("agent {number}"))?;
-        replies += own_replies;
-        latencies.merge(&own);
+        let (done, agent) = agent.await?.with_context(|| format!("agent {number}"))?;
+        replies += done.len() as u64;
+        done.into_iter().for_each(|latency| latencies.record(latency));
         open.push(agent);
     }
     let measured = meter.stop()?;
-    let asked = u64::from(rounds) * count as u64;
+    beat.join().map_err(|_| anyhow::anyhow!("the beat ended early"))??;
+    let asked = rounds as u64 * count as u64;
     ensure!(replies == asked, "{asked} requests, {replies} replies");
     Ok(Outcome {
         published: asked,
