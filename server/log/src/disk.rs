@@ -77,6 +77,11 @@ pub trait DiskFile: Send + Sync + fmt::Debug {
     fn fallocate(&self, len: u64) -> io::Result<()>;
     /// Makes everything written durable. After a failure nobody knows what is: do not try again.
     fn fdatasync(&self) -> io::Result<()>;
+    /// Lets the system begin to bring some bytes to the disk, so that a later [`Self::fdatasync`] finds less to do. Promises
+    /// nothing and reports nothing: an error of the disk is told by that sync. Where the system cannot do that: nothing.
+    fn start_writeback(&self, offset: u64, len: u64) {
+        let _ = (offset, len);
+    }
     /// Drops what the system holds of some bytes in memory, so that the next read shows what is on the disk. For a file
     /// whose writes are all synced: after a failed sync the system may go on showing bytes that never reached the disk.
     fn forget_cached(&self, offset: u64, len: u64) -> io::Result<()>;
@@ -235,6 +240,11 @@ impl DiskFile for OsFile {
         self.0.sync_data()
     }
 
+    #[cfg(target_os = "linux")]
+    fn start_writeback(&self, offset: u64, len: u64) {
+        sys::start_writeback(&self.0, offset, len);
+    }
+
     fn forget_cached(&self, offset: u64, len: u64) -> io::Result<()> {
         sys::drop_cached(&self.0, offset, len)
     }
@@ -270,7 +280,10 @@ mod uncached {
 }
 
 /// The system calls that the standard library does not have in this form.
-#[allow(unsafe_code, reason = "pwritev, pread into spare capacity, fallocate and fadvise have no safe form in std")]
+#[allow(
+    unsafe_code,
+    reason = "pwritev, pread into spare capacity, fallocate, fadvise and sync_file_range have no safe form in std"
+)]
 mod sys {
     use std::{fs::File, io, io::IoSlice, os::fd::AsRawFd};
 
@@ -352,6 +365,14 @@ mod sys {
             }
             retry_interrupted()?;
         }
+    }
+
+    #[cfg(target_os = "linux")]
+    pub(super) fn start_writeback(file: &File, offset: u64, len: u64) {
+        let (Ok(offset), Ok(len)) = (libc::off64_t::try_from(offset), libc::off64_t::try_from(len)) else { return };
+        // Only this flag: those that wait would also take the error that the next sync has to report.
+        // SAFETY: takes numbers only; the descriptor is open as long as `file` is borrowed.
+        unsafe { libc::sync_file_range(file.as_raw_fd(), offset, len, libc::SYNC_FILE_RANGE_WRITE) };
     }
 
     #[cfg(target_os = "linux")]

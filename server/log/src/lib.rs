@@ -36,4 +36,4 @@ pub use recycle::SegmentPool;
 pub use segment::Pos;
 pub use shared::Tenant;
 #[cfg(any(test, feature = "sim"))]
-pub use sim_disk::{Counts, Event, Fault, FaultOn, SimDisk, SimRng};
+pub use sim_disk::{Counts, Event, Fault, FaultOn, Held, SimDisk, SimRng};

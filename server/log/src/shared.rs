@@ -140,9 +140,11 @@ pub(crate) enum Chore {
     Spare { size: u32 },
     /// Write zeroes into a segment that was made ahead, from an offset on, a step at a time.
     Fill { segment: Arc<Segment>, from: u32 },
+    /// Let the system bring those zeroes to the disk, from an offset on, a step at a time.
+    WriteBack { segment: Arc<Segment>, from: u32 },
 }
 
-/// Zeroes that one round of chores writes ahead. Small, because acknowledgements wait for the round.
+/// Zeroes that one round of chores writes ahead, or lets go to the disk. Small, because acknowledgements wait for the round.
 const FILL_STEP: u32 = 256 * 1024;
 /// A log's first segment up to this size is written as it is made.
 const FILL_AT_ONCE: u32 = 1024 * 1024;
@@ -176,7 +178,7 @@ pub(crate) struct Shared {
     pub(crate) read_bytes: AtomicU64,
     pub(crate) spares: Mutex<Spares>,
     pub(crate) chores: Mutex<VecDeque<Chore>>,
-    /// Set while a spare is asked for.
+    /// Set from when a spare is asked for until it is used, or could not be made.
     pub(crate) spare_asked: AtomicBool,
     pub(crate) sealed: Mutex<SealedProducers>,
     /// Files of segments whose making failed half way.
@@ -358,26 +360,40 @@ impl Shared {
         }
     }
 
-    /// Writes the next zeroes of a segment that waits for its use, and answers where to go on. To write blocks for the
+    /// Writes the next zeroes of a segment that waits for its use, and answers what to do next. To write blocks for the
     /// first time makes the file system note each: a flush of a log that writes little at a time then costs several
     /// times as much, and holds up the writes beside it (measured: ADR 0003).
-    fn fill_step(&self, segment: &Arc<Segment>, from: u32) -> Option<u32> {
+    fn fill_step(&self, segment: Arc<Segment>, from: u32) -> Option<Chore> {
         // Held for the step: nobody may begin to use the segment meanwhile.
         let mut spares = self.spares.lock();
-        let at = spares.ready.iter().position(|s| Arc::ptr_eq(s, segment))?;
+        let at = spares.ready.iter().position(|s| Arc::ptr_eq(s, &segment))?;
         let to = from.saturating_add(FILL_STEP).min(segment.size);
-        let written = self.file(segment).and_then(|file| {
-            zero(&*file, from, to)?;
-            if to == segment.size { file.fdatasync() } else { Ok(()) }
-        });
-        if written.is_err() {
-            // After a failed write or sync nobody knows what is in it: another of its number is made when it is wanted.
+        if self.file(&segment).and_then(|file| zero(&*file, from, to)).is_err() {
+            // After a failed write nobody knows what is in it: another of its number is made when it is wanted.
             let gone = spares.ready.split_off(at);
             spares.next_number = segment.ident.number;
+            self.spare_asked.store(false, Ordering::Relaxed);
             self.litter.lock().extend(gone.iter().map(|s| s.path.clone()));
             return None;
         }
-        (to < segment.size).then_some(to)
+        Some(if to < segment.size {
+            Chore::Fill { segment, from: to }
+        } else {
+            Chore::WriteBack { segment, from: BODY_START }
+        })
+    }
+
+    /// Lets the next zeroes of a filled segment go to the disk, and answers what to do next. A step at a time: all of them
+    /// at once stand before the log's flushes for as long as the disk needs for a segment. Only when the segment is full,
+    /// because a log that needs it sooner writes over its zeroes, and they would go to the disk for nothing. Nobody waits
+    /// for them to arrive: what is not there yet reads as zeroes, too.
+    fn write_back_step(&self, segment: Arc<Segment>, from: u32) -> Option<Chore> {
+        if !self.spares.lock().ready.iter().any(|s| Arc::ptr_eq(s, &segment)) {
+            return None;
+        }
+        let to = from.saturating_add(FILL_STEP).min(segment.size);
+        self.file(&segment).ok()?.start_writeback(u64::from(from), u64::from(to - from));
+        (to < segment.size).then_some(Chore::WriteBack { segment, from: to })
     }
 
     /// Works off what waits, each piece once. What fails waits for the next time: until then an index stays in memory.
@@ -401,22 +417,22 @@ impl Shared {
                 }
                 Chore::Spare { size } => {
                     let mut spares = self.spares.lock();
-                    if spares.ready.is_empty()
-                        && let Ok(segment) = self.make_segment(spares.next_number, size)
-                    {
-                        spares.next_number += 1;
-                        spares.ready.push_back(Arc::clone(&segment));
-                        if segment.fresh {
-                            later.push_back(Chore::Fill { segment, from: BODY_START });
+                    if spares.ready.is_empty() {
+                        match self.make_segment(spares.next_number, size) {
+                            Ok(segment) => {
+                                spares.next_number += 1;
+                                spares.ready.push_back(Arc::clone(&segment));
+                                if segment.fresh {
+                                    later.push_back(Chore::Fill { segment, from: BODY_START });
+                                }
+                            }
+                            // Whoever writes next asks again.
+                            Err(_) => self.spare_asked.store(false, Ordering::Relaxed),
                         }
                     }
-                    self.spare_asked.store(false, Ordering::Relaxed);
                 }
-                Chore::Fill { segment, from } => {
-                    if let Some(from) = self.fill_step(&segment, from) {
-                        later.push_back(Chore::Fill { segment, from });
-                    }
-                }
+                Chore::Fill { segment, from } => later.extend(self.fill_step(segment, from)),
+                Chore::WriteBack { segment, from } => later.extend(self.write_back_step(segment, from)),
             }
         }
         let mut chores = self.chores.lock();

@@ -111,13 +111,11 @@ impl Log {
         };
         // Segments that were begun and not used wait for the next roll.
         let active = self.active.as_ref().map_or(0, |a| a.segment.ident.number);
-        let mut spares = self.shared.spares.lock();
-        for chunk in arena.chunks.drain(..).rev() {
-            if chunk.segment.ident.number > active {
-                spares.ready.push_front(chunk.segment);
-            }
+        while let Some(chunk) = arena.chunks.pop_if(|chunk| chunk.segment.ident.number > active) {
+            // Rare, and no lock otherwise: who makes or fills a spare has it for as long as the disk takes.
+            self.shared.spares.lock().ready.push_front(chunk.segment);
         }
-        drop(spares);
+        arena.chunks.clear();
         arena.placed.clear();
         arena.pieces.clear();
         arena.bytes.clear();
@@ -265,6 +263,8 @@ impl Log {
     /// Takes the segment that was made ahead, or makes one.
     fn begin_segment(&mut self, need: u32) -> Result<(Arc<Segment>, Arc<dyn DiskFile>)> {
         let mut spares = self.shared.spares.lock();
+        // Whatever is used now: the next one may be asked for.
+        self.shared.spare_asked.store(false, Ordering::Relaxed);
         let segment = if let Some(segment) = spares.ready.pop_front() {
             segment
         } else {
@@ -353,10 +353,7 @@ impl Log {
     fn ask_for_spare(&self) {
         let Some(active) = &self.active else { return };
         let next = active.segment.ident.number + 1;
-        if self.tail.offset > active.segment.size / 2
-            && !self.shared.spare_asked.load(Ordering::Relaxed)
-            && self.shared.spares.lock().ready.is_empty()
-        {
+        if self.tail.offset > active.segment.size / 2 && !self.shared.spare_asked.load(Ordering::Relaxed) {
             self.shared.spare_asked.store(true, Ordering::Relaxed);
             self.shared.chores.lock().push_back(Chore::Spare { size: self.shared.options.segment_size(next) });
         }

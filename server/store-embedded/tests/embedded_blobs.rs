@@ -110,6 +110,7 @@ fn words(trace: &[Event]) -> Vec<&'static str> {
         .map(|event| match event {
             Event::Write { .. } => "write",
             Event::Sync { .. } => "sync",
+            Event::WriteBack { .. } => "write back",
             Event::SyncDir { .. } => "sync folder",
             Event::Rename { .. } => "rename",
             Event::Remove { .. } => "remove",

@@ -209,6 +209,15 @@ fn an_empty_folder_is_served_within_200_ms() {
     assert!(best < READY_WITHIN, "ready after {best:?} at best");
 }
 
+#[cfg(target_os = "linux")]
+#[test]
+fn the_server_takes_memory_in_small_pages_only() {
+    let folder = tempfile::tempdir().unwrap();
+    let (running, _) = Running::start(folder.path(), &[]);
+    let status = std::fs::read_to_string(format!("/proc/{}/status", running.0.id())).unwrap();
+    assert!(status.lines().any(|line| line.replace('\t', "") == "THP_enabled:0"), "{status}");
+}
+
 #[test]
 fn development_mode_says_so_loudly_and_shows_no_key() {
     let folder = tempfile::tempdir().unwrap();

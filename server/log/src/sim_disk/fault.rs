@@ -1,6 +1,10 @@
 //! What a test can plan, and what it can ask afterwards.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, sync::Arc};
+
+use parking_lot::{Condvar, Mutex};
+
+use super::SimDisk;
 
 /// What a planned failure hits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,6 +34,61 @@ pub struct Fault {
     pub times: u64,
 }
 
+/// Operations of one kind wait until this is dropped: a disk that takes its time. Made by [`SimDisk::hold`].
+#[derive(Debug)]
+pub struct Held {
+    pub(super) disk: SimDisk,
+    pub(super) gate: Arc<Gate>,
+}
+
+impl Held {
+    /// Returns when an operation waits.
+    pub fn has_one(&self) {
+        let mut at = self.gate.at.lock();
+        while at.waiting == 0 {
+            self.gate.changed.wait(&mut at);
+        }
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.disk.0.lock().gates.retain(|gate| !Arc::ptr_eq(gate, &self.gate));
+        self.gate.at.lock().is_open = true;
+        self.gate.changed.notify_all();
+    }
+}
+
+/// What they wait at.
+#[derive(Debug)]
+pub(super) struct Gate {
+    pub(super) on: FaultOn,
+    at: Mutex<At>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct At {
+    waiting: usize,
+    is_open: bool,
+}
+
+impl Gate {
+    pub(super) fn new(on: FaultOn) -> Arc<Self> {
+        Arc::new(Self { on, at: Mutex::default(), changed: Condvar::new() })
+    }
+
+    pub(super) fn pass(&self) {
+        let mut at = self.at.lock();
+        at.waiting += 1;
+        self.changed.notify_all();
+        while !at.is_open {
+            self.changed.wait(&mut at);
+        }
+        at.waiting -= 1;
+    }
+}
+
 /// What the disk was asked to do, in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
@@ -46,6 +105,15 @@ pub enum Event {
     Sync {
         /// This file.
         path: PathBuf,
+    },
+    /// Bytes may begin to go to the disk.
+    WriteBack {
+        /// Of this file.
+        path: PathBuf,
+        /// From here.
+        offset: u64,
+        /// So many.
+        len: u64,
     },
     /// A folder was synced.
     SyncDir {

@@ -78,6 +78,7 @@ impl SimFile {
 
 impl DiskFile for SimFile {
     fn pwrite(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        self.disk.pass(FaultOn::Write);
         self.with(|s| {
             let verdict = s.check(&[FaultOn::Write, FaultOn::Change]);
             let arrives = match &verdict {
@@ -114,6 +115,7 @@ impl DiskFile for SimFile {
     }
 
     fn fallocate(&self, len: u64) -> io::Result<()> {
+        self.disk.pass(FaultOn::Allocate);
         self.with(|s| {
             s.check(&[FaultOn::Allocate, FaultOn::Change])?;
             let file = s.files.get_mut(&self.id).ok_or_else(not_found)?;
@@ -125,6 +127,7 @@ impl DiskFile for SimFile {
     }
 
     fn fdatasync(&self) -> io::Result<()> {
+        self.disk.pass(FaultOn::Sync);
         self.with(|s| {
             s.counts.syncs += 1;
             if s.loses_syncs {
@@ -148,6 +151,15 @@ impl DiskFile for SimFile {
             }
             verdict
         })
+    }
+
+    fn start_writeback(&self, offset: u64, len: u64) {
+        // Nothing of it is durable: what a power cut keeps of unsynced sectors is random with or without it.
+        let _ = self.with(|s| {
+            let path = s.files[&self.id].path.clone();
+            s.note(|| Event::WriteBack { path, offset, len });
+            Ok(())
+        });
     }
 
     fn forget_cached(&self, offset: u64, len: u64) -> io::Result<()> {

@@ -26,13 +26,14 @@ use std::{
 
 use parking_lot::Mutex;
 
-pub use self::{
-    fault::{Counts, Event, Fault, FaultOn},
-    rng::SimRng,
-};
 use self::{
+    fault::Gate,
     file::{FileData, SECTOR, SimFile},
     names::{NameOp, Pending},
+};
+pub use self::{
+    fault::{Counts, Event, Fault, FaultOn, Held},
+    rng::SimRng,
 };
 use crate::disk::{DirEntry, Disk, DiskFile, DiskLock, OpenMode};
 
@@ -46,6 +47,7 @@ struct State {
     pending: Vec<Pending>,
     locks: BTreeMap<PathBuf, (u64, String)>,
     faults: Vec<Fault>,
+    gates: Vec<Arc<Gate>>,
     counts: Counts,
     trace: Option<Vec<Event>>,
     /// Whether syncs of files say yes and keep nothing.
@@ -79,6 +81,20 @@ impl SimDisk {
     /// Every operation of this kind fails from now on, until [`Self::heal`].
     pub fn fail(&self, on: FaultOn, errno: i32) {
         self.inject(Fault { on, errno, after: 0, times: u64::MAX });
+    }
+
+    /// Every operation of this kind ([`FaultOn::Write`], [`FaultOn::Allocate`] of a file, or [`FaultOn::Sync`]) waits until
+    /// what this answers is dropped. The disk does the others meanwhile.
+    pub fn hold(&self, on: FaultOn) -> Held {
+        let gate = Gate::new(on);
+        self.0.lock().gates.push(Arc::clone(&gate));
+        Held { disk: self.clone(), gate }
+    }
+
+    /// Waits where operations of this kind are held.
+    fn pass(&self, on: FaultOn) {
+        let gates: Vec<_> = self.0.lock().gates.iter().filter(|gate| gate.on == on).cloned().collect();
+        gates.iter().for_each(|gate| gate.pass());
     }
 
     /// From now on a sync of a file says yes and keeps nothing: to see whether a checker would find out.

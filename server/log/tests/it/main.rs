@@ -11,3 +11,4 @@ mod model;
 mod reader;
 mod recovery;
 mod retention;
+mod spares;
