@@ -96,8 +96,10 @@ pub(crate) fn main(options: &LoadOptions) -> Result<()> {
         work_dir: options.work_dir.clone(),
     };
     // As our server does, and Redis: the first touch of a huge page stops this program for up to 7 ms on a virtual machine.
-    // Linux only, and so is the benchmark; what it starts is under the same rule.
-    rustix::thread::disable_transparent_huge_pages(true)?;
+    // Linux only, and so is the benchmark. What it starts is under the same rule; interpreters decide for themselves.
+    if options.language == Language::Rust {
+        rustix::thread::disable_transparent_huge_pages(true)?;
+    }
     let runtime = match options.workers {
         0 => tokio::runtime::Builder::new_current_thread().enable_all().build()?,
         workers => tokio::runtime::Builder::new_multi_thread().worker_threads(workers).enable_all().build()?,

@@ -61,7 +61,12 @@ class Plan:
             else:
                 answer = message.json()
                 await self.settle(answer["file"], message.from_agent, {"found": answer["finding"]})
-            await message.ack()
+            try:
+                await message.ack()
+            except acb_sdk.ConflictError as error:
+                # A lease ends with its connection: the message comes again, and is known by then.
+                if error.code != "lease_lost":
+                    raise
 
     async def settle(self, file: str, by: str, outcome: dict[str, Any]) -> None:
         first = self.table.get(file)

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use acb_sdk::ContextEvent;
+use acb_sdk::{ContextEvent, ErrorCode};
 use acb_types::limits::CONTEXT_INLINE_BYTES_MAX;
 use anyhow::{Context as _, Result};
 
@@ -54,7 +54,11 @@ pub(crate) async fn run(args: WatcherArgs) -> Result<()> {
             let (files, of) = (thousands(files as u64), thousands(of as u64));
             say(format!("{files} of {of} files answered ({step} %)   {}", each.join(", ")));
         }
-        message.ack()?;
+        match message.ack() {
+            // A lease ends with its connection: the message comes again, and tells nothing new.
+            Err(error) if error.code() == ErrorCode::LeaseLost => {}
+            settled => settled?,
+        }
     }
 }
 
