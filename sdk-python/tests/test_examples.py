@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
+import importlib
 import os
 import pathlib
 import subprocess
 import sys
 import textwrap
+from typing import Any
 
 import pytest
 from conftest import ROOT, Server
+
+from acb_sdk.testing import AsyncFakeBus
 
 
 def lines(server: Server, name: str, *arguments: str) -> list[str]:
@@ -153,3 +158,32 @@ def test_the_first_success_in_python_is_one(own_server: Server, page: str, shown
         capture_output=True, text=True, timeout=60, check=False,
     )
     assert (done.stdout.splitlines(), done.stderr) == ([shown], "")
+
+
+async def test_the_planner_of_the_demo_goes_on_where_a_lease_ends_before_its_ack(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "examples/python/demo"))
+    async with AsyncFakeBus() as bus:
+        client, worker = await bus.client("planner"), await bus.client("worker")
+        await client.agents.register("planner")
+        plan = importlib.import_module("planner").Plan(client, [{"name": "a", "path": "a"}])
+        settle, again = plan.settle, asyncio.Event()
+
+        async def settle_over_a_restart(*answer: Any) -> None:
+            if plan.table:
+                again.set()
+            else:
+                events = client.events()
+                await bus.restart()
+                async for event in events:
+                    if event.name == "resumed":
+                        break
+            await settle(*answer)
+
+        monkeypatch.setattr(plan, "settle", settle_over_a_restart)
+        async with client.inbox() as inbox:
+            gathering = asyncio.create_task(plan.gather(inbox))
+            await worker.messages.send("planner", {"file": "a", "finding": {"language": "C", "lines": 1}})
+            came_again = asyncio.create_task(again.wait())
+            await asyncio.wait([gathering, came_again], timeout=20, return_when=asyncio.FIRST_COMPLETED)
+            assert again.is_set() and not gathering.done(), gathering
+            gathering.cancel()

@@ -64,7 +64,7 @@ class Plan:
             try:
                 await message.ack()
             except acb_sdk.ConflictError as error:
-                # A lease ends with its connection: the message comes again, and is known by then.
+                # A lease ends with the server that gave it: the message comes again, and is known by then.
                 if error.code != "lease_lost":
                     raise
 

@@ -109,6 +109,15 @@ fn in_small_chunks(alice: &Client, file: &Path, token: &Path) -> UploadBuilder {
     upload.chunk_bytes(CHUNK as u32).window_bytes(CHUNK as u64)
 }
 
+/// A bus, a client of it, and a folder with the file `f`.
+async fn with_a_file_of_40_chunks() -> (FakeBus, Client, tempfile::TempDir) {
+    let bus = FakeBus::start().await.unwrap();
+    let alice = bus.client("alice").connect().await.unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("f"), vec![7; 40 * CHUNK]).unwrap();
+    (bus, alice, folder)
+}
+
 /// Begins the upload of a file and stops it when the bus has some of it.
 async fn stop_in_the_middle(alice: &Client, file: &Path, token: &Path) {
     let some = Arc::new(Notify::new());
@@ -127,12 +136,8 @@ async fn stop_in_the_middle(alice: &Client, file: &Path, token: &Path) {
 
 #[tokio::test]
 async fn an_upload_that_was_stopped_can_be_asked_for_and_given_up_by_its_resume_file() {
-    let bus = FakeBus::start().await.unwrap();
-    let alice = bus.client("alice").connect().await.unwrap();
-    let streams = alice.streams();
-    let folder = tempfile::tempdir().unwrap();
-    let (file, token) = (folder.path().join("f"), folder.path().join("token"));
-    std::fs::write(&file, vec![7; 40 * CHUNK]).unwrap();
+    let (bus, alice, folder) = with_a_file_of_40_chunks().await;
+    let (streams, file, token) = (alice.streams(), folder.path().join("f"), folder.path().join("token"));
     assert_eq!(streams.stopped(&token).await.unwrap(), None, "nothing was begun");
     streams.abort_stopped(&token).await.unwrap();
 
@@ -154,12 +159,9 @@ async fn an_upload_that_was_stopped_can_be_asked_for_and_given_up_by_its_resume_
 
 #[tokio::test]
 async fn an_upload_that_was_completed_cannot_be_given_up_by_a_resume_file_that_was_left() {
-    let bus = FakeBus::start().await.unwrap();
-    let alice = bus.client("alice").connect().await.unwrap();
-    let streams = alice.streams();
-    let folder = tempfile::tempdir().unwrap();
-    let (file, token, kept) = (folder.path().join("f"), folder.path().join("token"), folder.path().join("kept"));
-    std::fs::write(&file, vec![7; 40 * CHUNK]).unwrap();
+    let (_bus, alice, folder) = with_a_file_of_40_chunks().await;
+    let (streams, file) = (alice.streams(), folder.path().join("f"));
+    let (token, kept) = (folder.path().join("token"), folder.path().join("kept"));
     stop_in_the_middle(&alice, &file, &token).await;
     std::fs::copy(&token, &kept).unwrap();
     let uploaded = in_small_chunks(&alice, &file, &token).await.unwrap();

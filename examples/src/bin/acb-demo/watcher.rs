@@ -55,7 +55,7 @@ pub(crate) async fn run(args: WatcherArgs) -> Result<()> {
             say(format!("{files} of {of} files answered ({step} %)   {}", each.join(", ")));
         }
         match message.ack() {
-            // A lease ends with its connection: the message comes again, and tells nothing new.
+            // A lease ends with the server that gave it: the message comes again, and tells nothing new.
             Err(error) if error.code() == ErrorCode::LeaseLost => {}
             settled => settled?,
         }
