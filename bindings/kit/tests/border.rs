@@ -166,7 +166,8 @@ fn a_busy_guest_is_woken_seldom_and_threads_stay_as_many_as_they_are() -> Result
     let per_thousand = stats.wakes as f64 * 1000.0 / MESSAGES as f64;
     println!("{per_thousand:.1} wakes per 1,000 messages published and received; {stats:?}");
     assert!(per_thousand <= 20.0, "{per_thousand} wakes per 1,000 messages: {stats:?}");
-    assert!(stats.completed >= MESSAGES as u64, "every message was a completion: {stats:?}");
+    // Where the window had room a publish is done when it is submitted, and nobody is woken for it.
+    assert!(stats.completed + stats.at_once >= MESSAGES as u64, "every message was a completion: {stats:?}");
     assert_eq!(threads()?, threads_before, "threads under load");
 
     // Giving up: each token is completed once, whichever is quicker, and none stays.
