@@ -32,6 +32,10 @@ pub(super) fn check(facts: &Facts<'_>, findings: &mut Findings<'_>) {
                         findings.add(Rule::OneAnswer, &[*question, at], "the reply belongs to another request");
                     }
                 }
+                // No kill takes a request, a reply, or the place in the log from which they are delivered.
+                if code.as_deref() == Some("timeout") {
+                    findings.add(Rule::AskedIsAnswered, &[*question, at], format!("{body} was never answered"));
+                }
                 // Nobody was there: then nothing was stored, and nobody may hear of it later.
                 if code.as_deref() == Some("no_responders") {
                     if let Some(record) = facts.records_of.get(body).and_then(|r| r.first()) {

@@ -387,10 +387,12 @@ fn what_was_delivered_and_never_settled_is_forgotten() {
 #[test]
 fn a_request_has_one_final_answer_and_its_own() {
     let asked = || Tale::new().request(0, "r?0");
-    asked().answered(0, Some("re:r?0|1"), None).answered(0, None, Some("timeout")).breaks(&[Rule::OneAnswer]);
+    asked().answered(0, Some("re:r?0|1"), None).answered(0, None, Some("client_closed")).breaks(&[Rule::OneAnswer]);
     asked().answered(0, Some("re:r?1|1"), None).breaks(&[Rule::OneAnswer]);
     asked().breaks(&[Rule::OneAnswer]);
-    Tale::new().answered(0, None, Some("timeout")).breaks(&[Rule::OneAnswer]);
+    Tale::new().answered(0, None, Some("client_closed")).breaks(&[Rule::OneAnswer]);
+    asked().answered(0, None, Some("timeout")).breaks(&[Rule::AskedIsAnswered]);
+    asked().answered(0, None, Some("no_responders")).holds();
 }
 
 #[test]
