@@ -19,7 +19,7 @@ pub mod stream;
 pub mod time;
 
 pub use attributes::Attributes;
-pub use digest::Sha256Digest;
+pub use digest::{RunningDigest, Sha256Digest};
 pub use envelope::{Durability, Envelope, MessageKind, Priority};
 pub use error_code::{ErrorCode, ErrorKind};
 pub use id::{

@@ -1,6 +1,13 @@
-//! SHA-256 digests as values: what names a blob, a chunk and a payload. Nothing here computes one.
+//! SHA-256 digests (FIPS 180-4): what names a blob, a chunk and a payload; and [`RunningDigest`], which takes that of a
+//! chunk and of the whole that it continues in one pass. Single ones come from `sha2`.
+
+mod running;
+#[cfg(target_arch = "x86_64")]
+mod x86;
 
 use std::{fmt, str::FromStr};
+
+pub use self::running::RunningDigest;
 
 /// A SHA-256 digest. As text: 64 lower-case hex digits.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
