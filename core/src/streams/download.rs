@@ -9,7 +9,7 @@ use std::{
 };
 
 use acb_proto::v1::{self, receive_context_response::Frame};
-use acb_types::{Sha256Digest, limits};
+use acb_types::{RunningDigest, Sha256Digest, limits};
 use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
 use tokio::{
@@ -132,7 +132,7 @@ impl DownloadBuilder {
             return Err(Error::new(ErrorCode::InvalidArgument, OPERATION, text));
         }
         let (give, mut take) = mpsc::channel::<Bytes>(PIECES_WAITING);
-        let mut transfer = self.transfer(0, Sha256::new());
+        let mut transfer = self.transfer(0, RunningDigest::default());
         let core = self.core.arc();
         let write = async {
             while let Some(piece) = take.recv().await {
@@ -228,14 +228,14 @@ impl DownloadBuilder {
     /// What the context is now, without a byte of it.
     async fn head(&self) -> Result<DownloadToken> {
         let core = self.core.arc();
-        let mut transfer = self.transfer(0, Sha256::new());
+        let mut transfer = self.transfer(0, RunningDigest::default());
         let (give, _take) = mpsc::channel(1);
         transfer.head_only = true;
         let found = transfer.carry_through(&core, self.idle_timeout, &give).await?;
         Ok(DownloadToken::new(self.key.clone(), found.context_id, found.rev, found.size, found.sha256.to_string()))
     }
 
-    fn transfer(&self, from: u64, whole: Sha256) -> Transfer {
+    fn transfer(&self, from: u64, whole: RunningDigest) -> Transfer {
         Transfer {
             request: v1::ReceiveContextRequest {
                 context_id: self.context_id.clone(),
@@ -272,8 +272,8 @@ async fn block<T: Send + 'static>(
 
 /// Where a part goes on, and the digest so far. Only what is whole pieces is trusted to have been written in order; the
 /// digest of all tells at the end.
-fn continue_at(path: &Path) -> io::Result<(u64, Sha256)> {
-    let mut whole = Sha256::new();
+fn continue_at(path: &Path) -> io::Result<(u64, RunningDigest)> {
+    let mut whole = RunningDigest::default();
     let mut file = match std::fs::File::open(path) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok((0, whole)),
         other => other?,
@@ -349,7 +349,7 @@ struct Transfer {
     /// What is still wanted.
     range: Range<u64>,
     /// Digest of what came, where the whole is wanted.
-    whole: Option<Sha256>,
+    whole: Option<RunningDigest>,
     found: Option<Downloaded>,
     head_only: bool,
     meter: Meter,
@@ -474,14 +474,13 @@ impl Transfer {
     async fn check(&mut self, chunk: v1::ReceivedChunk) -> Result<Bytes> {
         let whole = if self.is_whole { self.whole.take() } else { None };
         let work = tokio::task::spawn_blocking(move || {
-            let good = Sha256::digest(&chunk.data)[..] == chunk.sha256[..];
-            let whole = whole.map(|mut whole| {
-                if good {
-                    whole.update(&chunk.data);
-                }
-                whole
-            });
-            (good, chunk.data, whole)
+            let Some(before) = whole else {
+                let good = Sha256::digest(&chunk.data)[..] == chunk.sha256[..];
+                return (good, chunk.data, None);
+            };
+            let mut after = before.clone();
+            let good = after.update_with_chunk(&chunk.data).0[..] == chunk.sha256[..];
+            (good, chunk.data, Some(if good { after } else { before }))
         });
         let (good, data, whole) = work.await.map_err(|e| Error::new(ErrorCode::Internal, OPERATION, e.to_string()))?;
         if self.is_whole {
@@ -511,7 +510,7 @@ impl Transfer {
     fn done(&mut self) -> Result<Downloaded> {
         let found = self.found.clone().ok_or_else(|| convert::missing(OPERATION, "opened"))?;
         if self.is_whole && !self.head_only {
-            let is = self.whole.take().map(|whole| Sha256Digest(whole.finalize().into()));
+            let is = self.whole.take().map(|whole| whole.digest());
             if is != Some(found.sha256) {
                 let text = "the whole has another SHA-256 than its context says";
                 return Err(Error::new(ErrorCode::DigestMismatch, OPERATION, text));

@@ -5,9 +5,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use acb_types::{Sha256Digest, limits, stream::ChunkSet};
+use acb_types::{RunningDigest, Sha256Digest, limits, stream::ChunkSet};
 use bytes::{Bytes, BytesMut};
-use sha2::{Digest as _, Sha256};
 use tokio::{
     io::{AsyncRead, AsyncReadExt},
     sync::mpsc,
@@ -143,7 +142,7 @@ fn cut(
     skip: &ChunkSet,
     give: &mpsc::Sender<Result<Item>>,
 ) -> Result<()> {
-    let mut whole = Sha256::new();
+    let mut whole = RunningDigest::default();
     let mut total = 0;
     for index in 0.. {
         let data = next()?;
@@ -152,9 +151,10 @@ fn cut(
             break;
         }
         total += len as u64;
-        whole.update(&data);
-        if !skip.contains(index) {
-            let sha256 = Sha256Digest(Sha256::digest(&data).into());
+        if skip.contains(index) {
+            whole.update(&data);
+        } else {
+            let sha256 = whole.update_with_chunk(&data);
             let chunk = Chunk { index, sha256, data };
             if give.blocking_send(Ok(Item::Chunk(chunk))).is_err() {
                 return Ok(());
@@ -164,7 +164,7 @@ fn cut(
             break;
         }
     }
-    let sha256 = Sha256Digest(whole.finalize().into());
+    let sha256 = whole.digest();
     // Nobody waits for it when the upload has ended.
     let _ = give.blocking_send(Ok(Item::End { total_bytes: total, sha256 }));
     Ok(())
@@ -188,7 +188,7 @@ async fn read_stream(
     chunk_bytes: usize,
     give: &mpsc::Sender<Result<Item>>,
 ) -> Result<()> {
-    let mut whole = Sha256::new();
+    let mut whole = RunningDigest::default();
     let mut total = 0;
     for index in 0.. {
         let mut data = BytesMut::with_capacity(chunk_bytes);
@@ -205,8 +205,8 @@ async fn read_stream(
         total += data.len() as u64;
         let short = data.len() < chunk_bytes;
         let hashing = tokio::task::spawn_blocking(move || {
-            whole.update(&data);
-            (Sha256Digest(Sha256::digest(&data).into()), data, whole)
+            let sha256 = whole.update_with_chunk(&data);
+            (sha256, data, whole)
         });
         let (sha256, data, back) =
             hashing.await.map_err(|e| Error::new(ErrorCode::Internal, OPERATION, e.to_string()))?;
@@ -218,7 +218,7 @@ async fn read_stream(
             break;
         }
     }
-    let sha256 = Sha256Digest(whole.finalize().into());
+    let sha256 = whole.digest();
     // Nobody waits for it when the upload has ended.
     let _ = give.send(Ok(Item::End { total_bytes: total, sha256 })).await;
     Ok(())

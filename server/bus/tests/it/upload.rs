@@ -287,6 +287,38 @@ async fn a_chunk_that_does_not_fit_is_refused_alone() {
 }
 
 #[tokio::test]
+async fn chunks_that_are_refused_among_others_in_order_leave_the_rest_and_the_whole_right() {
+    let server = Setup::dev().start().await;
+    let client = server.dev("default", "planner");
+    let whole = content(3, 20 * CHUNK + 77);
+    let chunks: Vec<&[u8]> = whole.chunks(CHUNK).collect();
+    let mut upload = Upload::open(&client, opening(1, whole.len())).await.unwrap();
+    // They come in order and are checked several at a time: the first of some, one behind another, and the last of all.
+    let bad = [0, 5, 6, 11, 20];
+    for (index, data) in chunks.iter().enumerate() {
+        let said = if bad.contains(&index) { content(99, 10) } else { data.to_vec() };
+        upload.chunk_as(index as u64, data, sha256(&said)).await;
+    }
+    let (mut rejected, mut acked) = (Vec::new(), 0);
+    while rejected.len() + acked < chunks.len() {
+        let frame = upload.next().await.unwrap();
+        acked += frame.acks.iter().map(|range| range.count as usize).sum::<usize>();
+        rejected.extend(frame.rejects.iter().map(|reject| {
+            assert_eq!(reject.error.as_ref().unwrap().code, ErrorCode::DigestMismatch.name());
+            reject.index as usize
+        }));
+    }
+    rejected.sort_unstable();
+    assert_eq!(rejected, bad);
+    for index in bad {
+        upload.chunk(index as u64, chunks[index]).await;
+    }
+    upload.acked(bad.len() as u64).await;
+    let context = upload.complete(&whole).await.unwrap();
+    assert!(crate::download::whole(&client, &context.id).await == whole);
+}
+
+#[tokio::test]
 async fn a_whole_that_is_not_what_was_said_ends_the_upload_and_frees_its_space() {
     let server = Setup::dev().start().await;
     let client = server.dev("default", "planner");

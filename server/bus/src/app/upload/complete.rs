@@ -84,7 +84,7 @@ impl UploadSession {
             let message = format!("{} bytes were sent, and the end says {total_bytes}", self.row.received_bytes);
             return Err(AppError::new(ErrorCode::ChunkMismatch, message));
         }
-        let is = self.whole.as_ref().map(super::session::Whole::digest);
+        let is = self.whole.as_ref().map(super::whole::Whole::digest);
         if is != Some(sha256) {
             let message = "the whole has another SHA-256 than its end says; the upload is given up";
             return Err(self.give_up(AppError::new(ErrorCode::DigestMismatch, message)).await);

@@ -6,6 +6,7 @@
 mod complete;
 mod open;
 mod session;
+mod whole;
 
 use std::sync::{
     Arc,

@@ -2,7 +2,8 @@
 //!
 //! A chunk is checked and written on the blocking pool. What was written waits for a flush that serves 8 chunks or 20 ms
 //! of them; then its numbers and digests are committed; then it is acknowledged. The whole digest follows the unbroken run
-//! from the start: a chunk that continues it is hashed while it is at hand, others are read back when their turn comes.
+//! from the start. Chunks that come in order stand in a line: one pass over each gives its own digest and lets the whole's
+//! go on. Of the others a chunk that continues it is hashed while it is at hand, or read back when its turn comes.
 //!
 //! Not a task: whoever has it polls [`UploadSession::next`]. Dropping it loses what was not acknowledged and no more.
 
@@ -25,11 +26,14 @@ use acb_types::{
 };
 use bytes::Bytes;
 use futures_util::{StreamExt as _, stream::FuturesUnordered};
-use sha2::{Digest as _, Sha256};
 use tokio::{sync::OwnedSemaphorePermit, time::Instant};
 use tokio_util::sync::CancellationToken;
 
-use super::{Hold, window_bytes};
+use super::{
+    Hold,
+    whole::{Ahead, Passed, Queued, Whole, Written, advance, pass, write},
+    window_bytes,
+};
 use crate::{
     app::{App, OpContext},
     error::AppError,
@@ -39,6 +43,8 @@ use crate::{
 const FLUSH_CHUNKS: usize = 8;
 /// Longest time that a chunk waits for company before the flush.
 const FLUSH_AFTER: Duration = Duration::from_millis(20);
+/// Chunks that one piece of work takes from the line.
+const LINE_CHUNKS: usize = 4;
 /// Chunks that one hashing of what was written takes, so that a resume of much does not hold a thread for long.
 const HASH_CHUNKS: u64 = 16;
 /// Chunks that are copied from other contents at once.
@@ -70,49 +76,17 @@ pub enum News {
     Rejected(u64, AppError),
 }
 
-/// The digest of the unbroken run from the start.
-#[derive(Debug, Default)]
-pub(super) struct Whole {
-    hasher: Sha256,
-    /// The chunk that continues it.
-    pub(super) next: u64,
-}
-
-/// A chunk that waits for the whole digest.
-struct Ahead {
-    data: Bytes,
-    _memory: OwnedSemaphorePermit,
-}
-
-impl Whole {
-    /// Goes on over chunks that are at hand. Blocks.
-    fn over(mut self, chunks: Vec<Ahead>) -> Self {
-        for chunk in chunks {
-            self.hasher.update(&chunk.data);
-            self.next += 1;
-        }
-        self
-    }
-
-    pub(super) fn digest(&self) -> Sha256Digest {
-        Sha256Digest(self.hasher.clone().finalize().into())
-    }
-}
-
-/// A chunk that is written and not yet flushed.
-#[derive(Clone, Copy, Debug)]
-struct Written {
-    index: u64,
-    sha256: Sha256Digest,
-    len: u64,
-}
-
 /// What a piece of work came to.
 enum Done {
     Chunk {
         written: Written,
         outcome: Result<(), AppError>,
         data: Bytes,
+    },
+    /// Chunks of the line, and the digest behind them.
+    Line {
+        whole: Whole,
+        passed: Vec<Passed>,
     },
     /// A repeat: what is there under its number.
     Repeat {
@@ -158,6 +132,10 @@ pub struct UploadSession {
     /// Chunks that are written and not yet in the whole digest, so that they need not be read back: the first of those that
     /// continue it.
     ahead: BTreeMap<u64, Ahead>,
+    /// Chunks that came in order, one behind the other: the first continues the whole digest, when that is at home.
+    line: VecDeque<Queued>,
+    /// The chunk that would come next in the line, while there is one or work on it.
+    line_end: Option<u64>,
     work: FuturesUnordered<Work>,
     /// The chunk that told the size of the whole.
     last: Option<u64>,
@@ -203,6 +181,8 @@ impl UploadSession {
             is_flushing: false,
             whole: Some(Whole::default()),
             ahead: BTreeMap::new(),
+            line: VecDeque::new(),
+            line_end: None,
             work: FuturesUnordered::new(),
             last: None,
             to_copy: VecDeque::new(),
@@ -281,20 +261,19 @@ impl UploadSession {
         let written = Written { index, sha256, len };
         self.under_way.insert(index, written);
         self.under_way_bytes += len;
-        let stage = Arc::clone(stage);
-        self.store(stage, written, offset, data, memory);
+        let (stage, chunk) = (Arc::clone(stage), Queued { written, offset, data, memory });
+        if self.line_end.or(self.whole.as_ref().map(|whole| whole.next)) == Some(index) {
+            self.line_end = Some(index + 1);
+            self.line.push_back(chunk);
+        } else {
+            self.store(stage, chunk);
+        }
         Ok(())
     }
 
     /// Checks and writes a chunk on the blocking pool.
-    fn store(
-        &mut self,
-        stage: Arc<dyn Stage>,
-        written: Written,
-        offset: u64,
-        data: Bytes,
-        memory: OwnedSemaphorePermit,
-    ) {
+    fn store(&mut self, stage: Arc<dyn Stage>, chunk: Queued) {
+        let Queued { written, offset, data, memory } = chunk;
         let hold = Arc::clone(&self.hold);
         let job = self.app.deps.blocking.spawn_blocking(move || {
             let outcome = write(&*stage, &written, offset, &data);
@@ -427,6 +406,19 @@ impl UploadSession {
             let Some((index, found)) = self.to_copy.pop_front() else { break };
             self.copy(index, found);
         }
+        if let Some(stage) = &self.stage
+            && !self.line.is_empty()
+            && let Some(whole) = self.whole.take()
+        {
+            let (stage, hold) = (Arc::clone(stage), Arc::clone(&self.hold));
+            let chunks: Vec<_> = self.line.drain(..self.line.len().min(LINE_CHUNKS)).collect();
+            let job = self.app.deps.blocking.spawn_blocking(move || {
+                let (whole, passed) = pass(&*stage, whole, chunks);
+                drop(hold);
+                Done::Line { whole, passed }
+            });
+            self.work.push(Box::pin(async move { job.await.map_err(ended_early) }));
+        }
         if let (Some(whole), Some(stage)) = (&self.whole, &self.stage)
             && whole.next < self.written.prefix()
             && let Some(whole) = self.whole.take()
@@ -515,6 +507,30 @@ impl UploadSession {
                 self.wait_for_flush(written);
                 Ok(None)
             }
+            Done::Line { whole, passed } => {
+                let next = whole.next;
+                self.whole = Some(whole);
+                for Passed { written, outcome, data, hashed } in passed {
+                    if hashed {
+                        self.wait_for_flush(written);
+                    } else {
+                        // One that failed, or came behind it: as if it had come by itself.
+                        let done = Done::Chunk { written, outcome, data };
+                        self.work.push(Box::pin(std::future::ready(Ok(done))));
+                    }
+                }
+                if self.line.front().is_some_and(|chunk| chunk.written.index != next)
+                    && let Some(stage) = self.stage.clone()
+                {
+                    for chunk in std::mem::take(&mut self.line) {
+                        self.store(Arc::clone(&stage), chunk);
+                    }
+                }
+                if self.line.is_empty() {
+                    self.line_end = None;
+                }
+                Ok(None)
+            }
             Done::Repeat { index, sha256, stored } => {
                 self.asked -= 1;
                 Ok(Some(match stored? {
@@ -565,31 +581,6 @@ impl UploadSession {
             }
         }
     }
-}
-
-/// Checks and writes a chunk. Blocks.
-fn write(stage: &dyn Stage, chunk: &Written, offset: u64, data: &[u8]) -> Result<(), AppError> {
-    let is: [u8; 32] = Sha256::digest(data).into();
-    if is != chunk.sha256.0 {
-        let message = format!("chunk {} has another SHA-256 than it was sent with", chunk.index);
-        return Err(AppError::new(ErrorCode::DigestMismatch, message));
-    }
-    Ok(stage.write_at(offset, data)?)
-}
-
-/// Lets the whole digest go on over what is written. Blocks.
-fn advance(stage: &dyn Stage, mut whole: Whole, chunking: Chunking, end: u64) -> Result<Whole, AppError> {
-    while whole.next < end {
-        let len = chunking.len(whole.next);
-        let offset = chunking.offset(whole.next).unwrap_or(u64::MAX);
-        let data = stage.read_at(offset, len as usize)?;
-        if (data.len() as u64) < len {
-            return Err(AppError::of(ErrorCode::DataDamaged).private("a stage is shorter than what was written to it"));
-        }
-        whole.hasher.update(&data);
-        whole.next += 1;
-    }
-    Ok(whole)
 }
 
 fn mismatch(fault: acb_types::stream::ChunkFault) -> AppError {
