@@ -2,11 +2,12 @@
 //!
 //! No library that we know of takes two states over one message; ADR 0008 says what it gains. The words that a block is
 //! expanded to are the same for both, so they are made once.
-#![expect(unsafe_code, reason = "instructions that not every processor has, and loads of 16 bytes")]
+#![expect(unsafe_code, reason = "instructions that not every processor has, and their registers as bytes")]
+#![expect(clippy::many_single_char_names, reason = "the standard's names")]
 
 use std::arch::x86_64::{
-    __m128i, _mm_add_epi32, _mm_alignr_epi8, _mm_loadu_si128, _mm_set_epi32, _mm_set_epi64x, _mm_sha256msg1_epu32,
-    _mm_sha256msg2_epu32, _mm_sha256rnds2_epu32, _mm_shuffle_epi8, _mm_shuffle_epi32, _mm_storeu_si128,
+    __m128i, _mm_add_epi32, _mm_alignr_epi8, _mm_set_epi32, _mm_set_epi64x, _mm_sha256msg1_epu32, _mm_sha256msg2_epu32,
+    _mm_sha256rnds2_epu32, _mm_shuffle_epi8, _mm_shuffle_epi32,
 };
 
 /// Round constants (FIPS 180-4, 4.2.2).
@@ -100,29 +101,22 @@ fn split(state: &[u32; 8]) -> [__m128i; 2] {
     [_mm_set_epi32(a, b, e, f), _mm_set_epi32(c, d, g, h)]
 }
 
-#[target_feature(enable = "sse2")]
 fn joined(abef: __m128i, cdgh: __m128i) -> [u32; 8] {
     let ([f, e, b, a], [h, g, d, c]) = (store(abef), store(cdgh));
     [a, b, c, d, e, f, g, h]
 }
 
-#[target_feature(enable = "sse2")]
 fn load(block: &[u8; 64]) -> [__m128i; 4] {
-    let at = block.as_ptr().cast::<__m128i>();
-    // SAFETY: four times 16 bytes are the block's 64; the load takes any alignment.
-    unsafe { [0, 1, 2, 3].map(|n| _mm_loadu_si128(at.add(n))) }
+    // SAFETY: both are 64 bytes, of which any are good.
+    unsafe { std::mem::transmute::<[u8; 64], [__m128i; 4]>(*block) }
 }
 
-#[target_feature(enable = "sse2")]
 fn load_words(words: &[u32; 4]) -> __m128i {
-    // SAFETY: four words are 16 bytes; the load takes any alignment.
-    unsafe { _mm_loadu_si128(words.as_ptr().cast()) }
+    // SAFETY: both are 16 bytes, of which any are good.
+    unsafe { std::mem::transmute::<[u32; 4], __m128i>(*words) }
 }
 
-#[target_feature(enable = "sse2")]
 fn store(words: __m128i) -> [u32; 4] {
-    let mut out = [0; 4];
-    // SAFETY: four words are 16 bytes; the store takes any alignment.
-    unsafe { _mm_storeu_si128(out.as_mut_ptr().cast(), words) };
-    out
+    // SAFETY: both are 16 bytes, of which any are good.
+    unsafe { std::mem::transmute::<__m128i, [u32; 4]>(words) }
 }
