@@ -105,6 +105,60 @@ async fn every_part_of_a_message_arrives() {
 }
 
 #[tokio::test]
+async fn a_publisher_gives_every_message_its_shape_and_another_topic_or_key_where_asked() {
+    let mut peer = Peer::new();
+    let client = peer.client().await;
+    let publisher = client
+        .messages()
+        .publisher("a.b")
+        .durability(Durability::Written)
+        .content_type("text/plain")
+        .priority(acb_sdk::Priority::High)
+        .order_key("order")
+        .attribute("z", "1")
+        .attribute("a", "2")
+        .build()
+        .unwrap();
+    assert_eq!(publisher.topic(), "a.b");
+    drop(publisher.publish("1").await.unwrap());
+    drop(publisher.publish_to("c.d", "2").await.unwrap());
+    drop(publisher.publish_keyed("key", "3").await.unwrap());
+    drop(publisher.try_publish("4").unwrap());
+    let (mut call, _) = peer.publish().await;
+    let frames = frames(&mut call, 4).await;
+    assert!(frames.iter().all(|frame| frame.durability == Durability::Written as i32));
+    let messages: Vec<_> = frames.iter().flat_map(|frame| &frame.messages).collect();
+    let seen: Vec<_> = messages.iter().map(|m| (&*m.topic, &*m.idempotency_key, &*m.payload)).collect();
+    let expected: [(&str, &str, &[u8]); 4] =
+        [("a.b", "", b"1"), ("c.d", "", b"2"), ("a.b", "key", b"3"), ("a.b", "", b"4")];
+    assert_eq!(seen, expected);
+    for m in messages {
+        assert_eq!((&*m.content_type, &*m.order_key, m.priority), ("text/plain", "order", 2));
+        assert_eq!(m.attributes.as_ref(), b"\x01a\x012\x01z\x011");
+    }
+}
+
+#[tokio::test]
+async fn a_publisher_refuses_what_the_bus_would_refuse_and_goes_on() {
+    let mut peer = Peer::new();
+    let client = peer.client().await;
+    let code = |error: acb_sdk::Error| error.code();
+    let made = |topic: &'static str| client.messages().publisher(topic).build();
+    assert_eq!(made("a..b").map_err(code).unwrap_err(), ErrorCode::InvalidTopic);
+    assert_eq!(made("a.*").map_err(code).unwrap_err(), ErrorCode::WildcardInPublish);
+    let publisher = made("a.b").unwrap();
+    assert_eq!(publisher.publish_to("a..b", "x").await.map_err(code).unwrap_err(), ErrorCode::InvalidTopic);
+    assert_eq!(publisher.publish_to("$acb.all", "x").await.map_err(code).unwrap_err(), ErrorCode::TopicReserved);
+    let key = "k".repeat(129);
+    assert_eq!(publisher.publish_keyed(&key, "x").await.map_err(code).unwrap_err(), ErrorCode::FieldTooLarge);
+    let large = vec![0; (1 << 20) + 1];
+    assert_eq!(publisher.publish(&large).await.map_err(code).unwrap_err(), ErrorCode::PayloadTooLarge);
+    drop(publisher.publish("7").await.unwrap());
+    let (mut call, _) = peer.publish().await;
+    assert_eq!(payloads(&call.next().await), [7], "what was refused is not sent");
+}
+
+#[tokio::test]
 async fn a_full_window_makes_publishers_wait_and_acks_let_them_in() {
     let mut peer = Peer::new();
     let client = peer.builder().publish_window(4, 1 << 20).connect().await.unwrap();
