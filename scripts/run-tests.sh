@@ -102,7 +102,7 @@ suite() {
     printf '   %s: %s, %d passed, %d failed, %d s\n' "$name" "$result" "$passed" "$failed" "$took"
 }
 
-# No test at all is for `suite` to judge. Two a core: half of a test's time it waits for a disk, a timer or a server.
+# No test at all is for `suite` to judge. Two tests a core: one a core leaves more than half of the machine idle.
 nextest() {
     cargo nextest run --cargo-quiet --no-tests pass --test-threads "$((2 * $(nproc)))" ${CI:+--profile ci} "$@"
 }

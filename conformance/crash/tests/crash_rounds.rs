@@ -13,7 +13,8 @@ use tokio::task::JoinSet;
 const ROUNDS: &str = "ACB_CRASH_ROUNDS";
 /// Rounds when nobody says how many.
 const ROUNDS_DEFAULT: u64 = 30;
-/// Rounds that are played at once, each with a server and a folder of its own: most of a round waits for the disk.
+/// Rounds that are played at once, each with a server and a folder of its own: one leaves more than half of two cores
+/// idle.
 const AT_ONCE: usize = 2;
 
 #[test]

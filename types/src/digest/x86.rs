@@ -51,7 +51,7 @@ fn with_sha(one: &mut [u32; 8], other: &mut [u32; 8], blocks: &[u8]) {
         let [mut w0, mut w1, mut w2, mut w3] = load(block).map(|words| _mm_shuffle_epi8(words, order));
         // Four rounds of both: each instruction makes two, and the pair that it gives back trades places with the other.
         macro_rules! rounds {
-            ($words:ident, $at:literal) => {
+            ($words:ident, $at:expr) => {
                 let k = load_words(&K[$at]);
                 let lower = _mm_add_epi32($words, k);
                 let upper = _mm_shuffle_epi32(lower, 0x0e);
@@ -63,28 +63,27 @@ fn with_sha(one: &mut [u32; 8], other: &mut [u32; 8], blocks: &[u8]) {
         }
         // The next four words from the last sixteen, and four rounds with them.
         macro_rules! next {
-            ($w0:ident, $w1:ident, $w2:ident, $w3:ident, $at:literal) => {
+            ($w0:ident, $w1:ident, $w2:ident, $w3:ident, $at:expr) => {
                 let partly = _mm_add_epi32(_mm_sha256msg1_epu32($w0, $w1), _mm_alignr_epi8($w3, $w2, 4));
                 $w0 = _mm_sha256msg2_epu32(partly, $w3);
                 rounds!($w0, $at);
+            };
+        }
+        macro_rules! sixteen {
+            ($at:literal) => {
+                next!(w0, w1, w2, w3, $at);
+                next!(w1, w2, w3, w0, $at + 1);
+                next!(w2, w3, w0, w1, $at + 2);
+                next!(w3, w0, w1, w2, $at + 3);
             };
         }
         rounds!(w0, 0);
         rounds!(w1, 1);
         rounds!(w2, 2);
         rounds!(w3, 3);
-        next!(w0, w1, w2, w3, 4);
-        next!(w1, w2, w3, w0, 5);
-        next!(w2, w3, w0, w1, 6);
-        next!(w3, w0, w1, w2, 7);
-        next!(w0, w1, w2, w3, 8);
-        next!(w1, w2, w3, w0, 9);
-        next!(w2, w3, w0, w1, 10);
-        next!(w3, w0, w1, w2, 11);
-        next!(w0, w1, w2, w3, 12);
-        next!(w1, w2, w3, w0, 13);
-        next!(w2, w3, w0, w1, 14);
-        next!(w3, w0, w1, w2, 15);
+        sixteen!(4);
+        sixteen!(8);
+        sixteen!(12);
         one_abef = _mm_add_epi32(one_abef, before[0]);
         one_cdgh = _mm_add_epi32(one_cdgh, before[1]);
         other_abef = _mm_add_epi32(other_abef, before[2]);

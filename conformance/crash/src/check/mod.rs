@@ -64,7 +64,7 @@ pub enum Rule {
     NothingIsForgotten,
     /// A request has at most one final answer, and a reply belongs to it.
     OneAnswer,
-    /// A request that was stored is answered, also over kills: its responder lives as long as it asks.
+    /// A request is answered in its time or refused, also over kills: its responder lives as long as it asks.
     AskedIsAnswered,
 }
 
