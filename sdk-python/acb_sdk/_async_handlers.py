@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import logging
 from typing import TYPE_CHECKING, Any
 
@@ -71,6 +70,9 @@ async def _finish(running: set[asyncio.Task[None]]) -> None:
 
 
 async def _handle(message: AsyncMessage, handler: Callable[[AsyncMessage], Awaitable[Any]]) -> None:
+    # As asyncio, which imports it.
+    import inspect
+
     lease = message.keep_lease()
     try:
         try:

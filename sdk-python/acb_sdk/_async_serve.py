@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -16,6 +15,8 @@ async def serve_requests(
     source: AsyncSubscription, handler: Callable[[AsyncMessage], Awaitable[Any] | Any], concurrency: int
 ) -> None:
     """Handles messages and sends what the handler gives to those who asked."""
+    # Not with the package: asyncio has imported it for whoever has a loop.
+    import inspect
 
     async def answer(message: AsyncMessage) -> None:
         result = handler(message)

@@ -21,10 +21,10 @@ in every language, with a page each in ``docs/errors``.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ._error_codes import ERROR_CODES
+from ._value import Value
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -48,8 +48,7 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True, slots=True)
-class Gap:
+class Gap(Value, kw_only=False):
     """Messages that a subscription will never get, because they were trimmed before it read them."""
 
     from_seq: int

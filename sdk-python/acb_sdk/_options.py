@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING, Final
+
+from ._value import Value
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -12,11 +13,10 @@ if TYPE_CHECKING:
     from ._types import Durability
 
 
-@dataclass(frozen=True, slots=True)
-class Credentials:
+class Credentials(Value, kw_only=False, hidden=("parts",)):
     """What a client proves itself with. Made by its class methods; secrets do not show in ``repr``."""
 
-    parts: tuple[str, ...] = field(repr=False)
+    parts: tuple[str, ...]
     shown: str
 
     @classmethod
@@ -45,8 +45,7 @@ class Credentials:
         return cls(("dev", tenant, agent_id), f"{agent_id} in {tenant}, by name alone")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Tls:
+class Tls(Value):
     """Roots and client certificate for ``acbs://``, as files in PEM."""
 
     roots: Path | str | None = None
@@ -57,8 +56,7 @@ class Tls:
     """The name that the server's certificate must have, when it is not the endpoint's host."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Options:
+class Options(Value):
     """Everything that was decided before connecting. Spans are seconds."""
 
     request_timeout: float = 10.0
@@ -88,7 +86,7 @@ class Options:
     def to_native(self) -> dict[str, object]:
         """As the border takes it. The files of ``tls`` are read here."""
         out: dict[str, object] = {
-            name: getattr(self, name) for name in self.__dataclass_fields__ if name != "tls"
+            name: value for name, value in vars(self).items() if name != "tls"
         }
         if self.tls is not None:
             from pathlib import Path

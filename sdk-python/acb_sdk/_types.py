@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeAlias, TypeVar
 
 from ._errors import AcbError, make
+from ._value import Value
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
@@ -41,8 +41,7 @@ def ms_of(at: datetime) -> int:
     return (at.astimezone(UTC) - _EPOCH) // timedelta(milliseconds=1)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Page(Generic[T_co]):
+class Page(Value, Generic[T_co]):
     """One page of a list."""
 
     items: list[T_co]
@@ -50,8 +49,7 @@ class Page(Generic[T_co]):
     """Asks for the next page; ``None`` on the last."""
 
 
-@dataclass(frozen=True, slots=True)
-class Capability:
+class Capability(Value, kw_only=False):
     """Something that an agent can do."""
 
     name: str
@@ -64,8 +62,7 @@ class Capability:
     """JSON Schema of what it gives."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Agent:
+class Agent(Value):
     """An agent as the bus knows it."""
 
     id: str
@@ -92,8 +89,7 @@ class Agent:
     """The tenant's revision at which it last changed."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AgentEvent:
+class AgentEvent(Value):
     """What a watch of agents brings."""
 
     kind: Literal["state", "synced", "changed", "left", "presence", "restarted"]
@@ -107,8 +103,7 @@ class AgentEvent:
     """The revision that was reached with it; 0 before the state is complete."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Context:
+class Context(Value, hidden=("payload",)):
     """A context at one revision."""
 
     id: str
@@ -140,7 +135,7 @@ class Context:
     updated_by: str
     deleted: bool
     """Whether this is a marker: the context is gone, and only id, key, type, revision and the last change are told."""
-    payload: bytes = field(repr=False)
+    payload: bytes
     """Empty where it was not asked for, or is streamed."""
 
     @property
@@ -158,7 +153,6 @@ class Context:
         return json.loads(self.payload)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class SharedContext(Context):
     """What ``contexts.share`` made or found, without payload."""
 
@@ -166,7 +160,6 @@ class SharedContext(Context):
     """Whether an earlier attempt of the same call had made it."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class UpdatedContext(Context):
     """A context as an update left it, without payload."""
 
@@ -174,7 +167,6 @@ class UpdatedContext(Context):
     """Whether an earlier attempt with the same idempotency key had made it."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class ContextPage(Page[Context]):
     """One page of a list of contexts."""
 
@@ -183,8 +175,7 @@ class ContextPage(Page[Context]):
     since."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ContextEvent:
+class ContextEvent(Value):
     """What a watch of contexts brings."""
 
     kind: Literal["state", "synced", "created", "updated", "deleted", "expired", "restarted"]
@@ -197,8 +188,7 @@ class ContextEvent:
     """The revision that was reached with it; 0 before the state is complete."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Progress:
+class Progress(Value):
     """How far a transfer is."""
 
     done_bytes: int
@@ -213,8 +203,7 @@ class Progress:
     """Seconds that are left at this rate; ``None`` while nobody knows."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Uploaded:
+class Uploaded(Value):
     """An upload that became a context."""
 
     context_id: str
@@ -229,8 +218,7 @@ class Uploaded:
     """Connections that it took."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class UploadStatus:
+class UploadStatus(Value):
     """How far an upload is, as the bus knows it."""
 
     state: Literal["open", "completing", "complete", "aborted", "expired"]
@@ -242,8 +230,7 @@ class UploadStatus:
     """The context that it became, when complete."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Downloaded:
+class Downloaded(Value):
     """What was downloaded."""
 
     context_id: str
@@ -275,8 +262,7 @@ class ByteWriter(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Group:
+class Group(Value):
     """A named set of agents, which admins keep. Contexts are shared with it."""
 
     name: str
@@ -289,16 +275,14 @@ class Group:
     """The tenant's revision of its last change."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GroupMember:
+class GroupMember(Value):
     """An agent in a group."""
 
     agent_id: str
     since: datetime | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SubscriptionInfo:
+class SubscriptionInfo(Value):
     """A durable subscription with its counts."""
 
     name: str
@@ -322,8 +306,7 @@ class SubscriptionInfo:
     dead_letters: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CreatedSubscription:
+class CreatedSubscription(Value):
     """What ``subscriptions.create`` gives."""
 
     subscription: SubscriptionInfo
@@ -331,8 +314,7 @@ class CreatedSubscription:
     """Whether it was there before."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DeadLetter:
+class DeadLetter(Value):
     """A message that a subscription gave up on."""
 
     id: str
@@ -355,8 +337,7 @@ class DeadLetter:
     died_at: datetime | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SubscriptionStatus:
+class SubscriptionStatus(Value):
     """Where a message stands for one subscription."""
 
     subscription: str
@@ -366,8 +347,7 @@ class SubscriptionStatus:
     dead_letter_id: str | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MessageStatus:
+class MessageStatus(Value):
     """Where a message stands."""
 
     id: str
@@ -377,16 +357,14 @@ class MessageStatus:
     subscriptions: list[SubscriptionStatus]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Health:
+class Health(Value):
     """How the server is."""
 
     serving: bool
     round_trip: float
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Identity:
+class Identity(Value):
     """Whom tokens speak for."""
 
     agent_id: str
@@ -396,18 +374,16 @@ class Identity:
     refresh_expires_at: datetime | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Tokens:
+class Tokens(Value, hidden=("access_token", "refresh_token")):
     """A pair of tokens. They do not show in ``repr``."""
 
-    access_token: str = field(repr=False)
-    refresh_token: str = field(repr=False)
+    access_token: str
+    refresh_token: str
     """Works once."""
     identity: Identity
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Tenant:
+class Tenant(Value):
     """A wall that nothing crosses."""
 
     id: str
@@ -415,8 +391,7 @@ class Tenant:
     created_at: datetime | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EnrolmentKey:
+class EnrolmentKey(Value):
     """An enrolment key's facts, without the key."""
 
     id: str
@@ -428,16 +403,14 @@ class EnrolmentKey:
     revoked: bool
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CreatedKey:
+class CreatedKey(Value, hidden=("secret",)):
     """A key that was just made: shown this once."""
 
-    secret: str = field(repr=False)
+    secret: str
     key: EnrolmentKey
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ConnectionEvent:
+class ConnectionEvent(Value):
     """Something that happened to the connection."""
 
     name: str

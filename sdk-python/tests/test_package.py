@@ -40,7 +40,7 @@ def test_names_are_pinned() -> None:
         assert public[0] == public[1], f"the faces of {name} differ"
 
 
-def test_importing_costs_less_than_importing_asyncio_twice() -> None:
+def test_importing_costs_less_than_importing_asyncio() -> None:
     # Milliseconds are the benchmark's (`python-import`): a machine may be slow, and then it is for both.
     times: dict[str, list[float]] = {"acb_sdk": [], "asyncio": []}
     for _ in range(7):
@@ -50,12 +50,13 @@ def test_importing_costs_less_than_importing_asyncio_twice() -> None:
             done = run_program(program)
             assert done.returncode == 0, done.stderr
             took.append(float(done.stdout))
-    assert min(times["acb_sdk"]) < 2 * min(times["asyncio"]), times
+    assert min(times["acb_sdk"]) < min(times["asyncio"]), times
 
 
-def test_importing_pulls_in_no_event_loop() -> None:
-    done = run_program("import sys, acb_sdk\nprint('asyncio.events' in sys.modules, 'json' in sys.modules)")
-    assert done.stdout == "False False\n", done.stderr
+def test_importing_pulls_in_no_event_loop_and_nothing_that_compiles_classes() -> None:
+    modules = ("asyncio", "json", "dataclasses", "inspect")
+    done = run_program(f"import sys, acb_sdk\nprint([m for m in {modules} if m in sys.modules])")
+    assert done.stdout == "[]\n", done.stderr
 
 
 @pytest.mark.parametrize("what", ["package", "user"])

@@ -1,5 +1,5 @@
 //! Values in and out. In: dictionaries with known names, made by the Python side; every complaint names the field. Out:
-//! the dataclasses of `acb_sdk._types`.
+//! the values of `acb_sdk._types`.
 
 use std::time::Duration;
 
