@@ -58,6 +58,7 @@ class AsyncActor(AsyncUploads):
         self.agent = ""
         self.patience = 15.0
         self.credentials: acb_sdk.Credentials | None = None
+        self.connecting: acb_sdk.Options | None = None
         self.held: acb_sdk.AsyncClient | None = None
         self.sessions: dict[str, Session] = {}
         self.watches: dict[str, acb_sdk.AsyncWatch[acb_sdk.ContextEvent]] = {}
@@ -75,7 +76,8 @@ class AsyncActor(AsyncUploads):
     async def client(self) -> acb_sdk.AsyncClient:
         if self.held is None:
             credentials = self.credentials or acb_sdk.Credentials.dev(self.agent, tenant=self.tenant)
-            self.held = await connected(self.fake, self.endpoint, (self.tenant, self.agent), credentials)
+            who = (self.tenant, self.agent)
+            self.held = await connected(self.fake, self.endpoint, who, credentials, self.connecting)
         return self.held
 
     async def hang_up(self) -> None:
@@ -119,6 +121,7 @@ class AsyncActor(AsyncUploads):
         await self.hang_up()
         self.agent = args.get("agent", self.agent)
         self.credentials = self.credentials_of(args)
+        self.connecting = acb_sdk.Options(connect_timeout=args["timeout"]) if "timeout" in args else None
         client = await self.client()
         identity = client.identity
         tenant = identity.tenant_id if identity is not None else args.get("tenant", self.tenant)

@@ -16,8 +16,8 @@ FAKE = "fake"
 class AsyncBusActor:
     """The fake bus of this program."""
 
-    def __init__(self) -> None:
-        self.bus = AsyncFakeBus()
+    def __init__(self, settings: dict[str, str]) -> None:
+        self.bus = AsyncFakeBus(settings=settings)
 
     async def call(self, verb: str, args: Args) -> Args:
         """Does what a verb says, and tells the time."""
@@ -44,9 +44,13 @@ class AsyncBusActor:
 
 
 async def connected(
-    fake: AsyncBusActor | None, endpoint: str, who: tuple[str, str], credentials: acb_sdk.Credentials
+    fake: AsyncBusActor | None,
+    endpoint: str,
+    who: tuple[str, str],
+    credentials: acb_sdk.Credentials,
+    options: acb_sdk.Options | None = None,
 ) -> acb_sdk.AsyncClient:
     """A client of a bus anywhere, or of the one that is here; who it is: tenant and agent."""
     if fake is not None and endpoint == FAKE:
-        return await fake.bus.client(who[1], tenant=who[0], credentials=credentials)
-    return await acb_sdk.AsyncClient(endpoint, credentials=credentials).connect()
+        return await fake.bus.client(who[1], tenant=who[0], credentials=credentials, options=options)
+    return await acb_sdk.AsyncClient(endpoint, credentials=credentials, options=options).connect()

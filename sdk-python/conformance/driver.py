@@ -1,6 +1,6 @@
 """Runs scenarios' commands with the installed client: JSON lines in, JSON lines out.
 
-    driver.py async|sync [fake]
+    driver.py async|sync [fake [setting=value ...]]
 
 With `fake` it has a bus of its own (`acb_sdk.testing`): commands to agent 0 are for it, and agents placed at `fake` reach
 it.
@@ -51,11 +51,11 @@ def failed(number: int, error: BaseException) -> None:
 BUS = 0
 
 
-async def run_async(with_fake: bool) -> None:
+async def run_async(settings: dict[str, str] | None) -> None:
     from async_actor import AsyncActor
     from async_bus import AsyncBusActor
 
-    fake = AsyncBusActor() if with_fake else None
+    fake = None if settings is None else AsyncBusActor(settings)
     actors: dict[int, AsyncActor] = {}
     running: set[asyncio.Task[None]] = set()
 
@@ -107,11 +107,11 @@ class Pending:
         return self._result
 
 
-def run_sync(with_fake: bool) -> None:
+def run_sync(settings: dict[str, str] | None) -> None:
     from sync_actor import Actor
     from sync_bus import BusActor
 
-    fake = BusActor() if with_fake else None
+    fake = None if settings is None else BusActor(settings)
 
     def serve(commands: queue.SimpleQueue[dict[str, Any] | None], agent: int) -> None:
         actor = fake if fake is not None and agent == BUS else Actor(Pending, lambda work: work(), fake)
@@ -136,10 +136,12 @@ def run_sync(with_fake: bool) -> None:
 
 
 if __name__ == "__main__":
-    face, with_fake = sys.argv[1:2], sys.argv[2:] == ["fake"]
+    face, settings = sys.argv[1:2], None
+    if sys.argv[2:3] == ["fake"]:
+        settings = dict(word.split("=", 1) for word in sys.argv[3:])
     if face == ["async"]:
-        asyncio.run(run_async(with_fake))
+        asyncio.run(run_async(settings))
     elif face == ["sync"]:
-        run_sync(with_fake)
+        run_sync(settings)
     else:
         sys.exit(__doc__)

@@ -59,6 +59,7 @@ class Actor(Uploads):
         self.agent = ""
         self.patience = 15.0
         self.credentials: acb_sdk.Credentials | None = None
+        self.connecting: acb_sdk.Options | None = None
         self.held: acb_sdk.Client | None = None
         self.sessions: dict[str, Session] = {}
         self.watches: dict[str, acb_sdk.Watch[acb_sdk.ContextEvent]] = {}
@@ -76,7 +77,8 @@ class Actor(Uploads):
     def client(self) -> acb_sdk.Client:
         if self.held is None:
             credentials = self.credentials or acb_sdk.Credentials.dev(self.agent, tenant=self.tenant)
-            self.held = connected(self.fake, self.endpoint, (self.tenant, self.agent), credentials)
+            who = (self.tenant, self.agent)
+            self.held = connected(self.fake, self.endpoint, who, credentials, self.connecting)
         return self.held
 
     def hang_up(self) -> None:
@@ -120,6 +122,7 @@ class Actor(Uploads):
         self.hang_up()
         self.agent = args.get("agent", self.agent)
         self.credentials = self.credentials_of(args)
+        self.connecting = acb_sdk.Options(connect_timeout=args["timeout"]) if "timeout" in args else None
         client = self.client()
         identity = client.identity
         tenant = identity.tenant_id if identity is not None else args.get("tenant", self.tenant)

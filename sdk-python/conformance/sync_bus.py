@@ -17,8 +17,8 @@ FAKE = "fake"
 class BusActor:
     """The fake bus of this program."""
 
-    def __init__(self) -> None:
-        self.bus = FakeBus()
+    def __init__(self, settings: dict[str, str]) -> None:
+        self.bus = FakeBus(settings=settings)
 
     def call(self, verb: str, args: Args) -> Args:
         """Does what a verb says, and tells the time."""
@@ -45,9 +45,13 @@ class BusActor:
 
 
 def connected(
-    fake: BusActor | None, endpoint: str, who: tuple[str, str], credentials: acb_sdk.Credentials
+    fake: BusActor | None,
+    endpoint: str,
+    who: tuple[str, str],
+    credentials: acb_sdk.Credentials,
+    options: acb_sdk.Options | None = None,
 ) -> acb_sdk.Client:
     """A client of a bus anywhere, or of the one that is here; who it is: tenant and agent."""
     if fake is not None and endpoint == FAKE:
-        return fake.bus.client(who[1], tenant=who[0], credentials=credentials)
-    return acb_sdk.Client(endpoint, credentials=credentials).connect()
+        return fake.bus.client(who[1], tenant=who[0], credentials=credentials, options=options)
+    return acb_sdk.Client(endpoint, credentials=credentials, options=options).connect()

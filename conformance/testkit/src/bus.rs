@@ -10,7 +10,7 @@ use crate::{
     driver::GuestBus,
     proxy::{Proxy, Way},
     raw::Reach,
-    scenario::model::{NetworkAct, ServerAct},
+    scenario::model::{NetworkAct, ServerAct, Settings},
     server::{Server, ServerOptions},
 };
 
@@ -35,14 +35,20 @@ pub enum Bus {
 }
 
 impl Bus {
-    /// A new bus of a kind.
+    /// A new bus of a kind, with settings that are not the defaults.
     ///
     /// # Errors
     /// When it does not start.
-    pub async fn start(kind: BusKind) -> Result<Self> {
+    pub async fn start(kind: BusKind, settings: &Settings) -> Result<Self> {
         Ok(match kind {
-            BusKind::Process => Self::Process(Box::new(ServerOptions::default().start().await?)),
-            BusKind::Fake => Self::fake(FakeBus::builder()).await?,
+            BusKind::Process => {
+                let set = |options: ServerOptions, (path, value)| options.arg("--set").arg(format!("{path}={value}"));
+                Self::Process(Box::new(settings.iter().fold(ServerOptions::default(), set).start().await?))
+            }
+            BusKind::Fake => {
+                let set = |builder: FakeBusBuilder, (path, value): (&String, &String)| builder.setting(path, value);
+                Self::fake(settings.iter().fold(FakeBus::builder(), set)).await?
+            }
         })
     }
 

@@ -6,7 +6,7 @@ use std::{sync::Arc, time::Duration};
 use acb_testkit::{
     bus::Bus,
     driver::{Guest, GuestBus, Kind},
-    scenario::{Stage, load, report},
+    scenario::{Settings, Stage, load, report},
 };
 
 /// Longest that a scenario may take, whatever it waits for.
@@ -15,13 +15,16 @@ const SCENARIO_WITHIN: Duration = Duration::from_secs(30);
 async fn every_scenario_of(face: &str, kind: Guest) {
     let scenarios = load(&report::folder()).unwrap();
     let kind: Arc<dyn Kind> = Arc::new(kind);
-    let mut stage = Stage::on(Bus::Guest(GuestBus::python(face).unwrap())).await.unwrap();
+    let bus =
+        async |settings: &Settings| Stage::on(Bus::Guest(GuestBus::python(face, settings).unwrap())).await.unwrap();
+    let mut shared = bus(&Settings::new()).await;
     let (mut ran, mut failed) = (0, Vec::new());
     for scenario in scenarios.iter().filter(|s| kind.runs(s)) {
         ran += 1;
         // Nobody sweeps up after a scenario here: each has a tenant of its own.
         let tenant = format!("{}-{}", kind.name(), scenario.name);
-        let played = stage.play_alone(scenario, &kind, &tenant);
+        let mut own = if scenario.settings.is_empty() { None } else { Some(bus(&scenario.settings).await) };
+        let played = own.as_mut().unwrap_or(&mut shared).play_alone(scenario, &kind, &tenant);
         match tokio::time::timeout(SCENARIO_WITHIN, played).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => failed.push(format!("{error:#}")),

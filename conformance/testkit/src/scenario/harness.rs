@@ -12,7 +12,7 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 
 use super::{
-    model::{Scenario, load},
+    model::{Scenario, Settings, load},
     report::{self, Mark},
     run::Stage,
 };
@@ -157,19 +157,26 @@ async fn one(
     writing: bool,
 ) -> Result<()> {
     match test {
+        Test::One(kind, scenario) if !scenario.settings.is_empty() => {
+            bounded(SCENARIO_WITHIN, async {
+                let mut stage = Stage::new(kind.bus(), &scenario.settings).await?;
+                stage.play_alone(scenario, kind, &scenario.name).await
+            })
+            .await
+        }
         Test::One(kind, scenario) => {
             // One bus for all that run against its kind.
             if stage.as_ref().is_none_or(|(bus, _)| *bus != kind.bus()) {
-                *stage = Some((kind.bus(), Stage::new(kind.bus()).await?));
+                *stage = Some((kind.bus(), Stage::new(kind.bus(), &Settings::new()).await?));
             }
             let Some((_, stage)) = stage else { bail!("there is a stage") };
             let tenants = [format!("{}-{}", kind.name(), scenario.name)];
             bounded(SCENARIO_WITHIN, stage.run(scenario, kind, &tenants)).await
         }
         Test::Set(kind) => {
-            let mut stage = Stage::new(kind.bus()).await?;
+            let mut stage = Stage::new(kind.bus(), &Settings::new()).await?;
             bounded(SET_WITHIN, async {
-                for scenario in scenarios.iter().filter(|s| kind.runs(s)) {
+                for scenario in scenarios.iter().filter(|s| kind.runs(s) && s.settings.is_empty()) {
                     stage.run(scenario, kind, &TENANTS.map(str::to_owned)).await?;
                 }
                 Ok(())

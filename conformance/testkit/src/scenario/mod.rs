@@ -9,7 +9,7 @@ mod scope;
 pub mod verbs;
 
 pub use self::{
-    model::{Scenario, load},
+    model::{Scenario, Settings, load},
     run::Stage,
     scope::Scope,
 };

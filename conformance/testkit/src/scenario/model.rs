@@ -2,7 +2,7 @@
 //! fails at once and not at its step.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
 };
 
@@ -12,6 +12,9 @@ use serde_json::{Map, Value};
 
 use super::verbs;
 use crate::proxy::Way;
+
+/// Settings of a server that are not its defaults: path and value.
+pub type Settings = BTreeMap<String, String>;
 
 /// One file: scenarios of one area.
 #[derive(Debug, Deserialize)]
@@ -30,6 +33,8 @@ struct Written {
     only: Vec<String>,
     #[serde(default)]
     why: String,
+    #[serde(default)]
+    settings: Settings,
     steps: Vec<Map<String, Value>>,
 }
 
@@ -46,6 +51,8 @@ pub struct Scenario {
     pub only: Vec<String>,
     /// Why not all can.
     pub why: String,
+    /// What it is about is a server that is set up so: it has one of its own, and is not played in two tenants at once.
+    pub settings: Settings,
     /// What happens.
     pub steps: Vec<Step>,
 }
@@ -206,6 +213,7 @@ fn scenario(area: &str, written: Written) -> Result<Scenario> {
         says: written.says,
         only: written.only,
         why: written.why,
+        settings: written.settings,
         steps: steps.collect::<Result<_>>()?,
         name,
     })

@@ -38,7 +38,8 @@ pub fn table(scenarios: &[Scenario], kinds: &[Arc<dyn Kind>], mark: impl Fn(&Sce
         "<!-- Written by `cargo test -p acb-testkit --test conformance -- --write`. Do not edit. -->\n\n\
          # Conformance\n\n\
          What the bus promises, shown by scenarios (`conformance/scenarios/*.yaml`) that every client runs against the real \
-         server, on a clock that the test moves. Each also runs in two tenants at once, with the same ids and names.\n\n\
+         server, on a clock that the test moves. Each also runs in two tenants at once, with the same ids and names, but those \
+         whose server is set up for them.\n\n\
          `raw` is gRPC by hand, `core` the Rust client; `fake` is the fake bus that users test with (`acb-testing`), reached \
          by the Rust client, or by raw gRPC where only that can run a scenario.\n",
     );

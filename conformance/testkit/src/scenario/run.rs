@@ -17,7 +17,7 @@ use serde_json::Value;
 
 use super::{
     matching,
-    model::{Action, NetworkAct, Outcome, Scenario, ServerAct, Step},
+    model::{Action, NetworkAct, Outcome, Scenario, ServerAct, Settings, Step},
     scope::Scope,
 };
 use crate::{
@@ -41,12 +41,12 @@ pub struct Stage {
 }
 
 impl Stage {
-    /// A new bus of a kind, with a clock that stands.
+    /// A new bus of a kind, with these settings and a clock that stands.
     ///
     /// # Errors
     /// When it does not start.
-    pub async fn new(kind: BusKind) -> Result<Self> {
-        Self::on(Bus::start(kind).await?).await
+    pub async fn new(kind: BusKind, settings: &Settings) -> Result<Self> {
+        Self::on(Bus::start(kind, settings).await?).await
     }
 
     /// A bus that is there, whose clock stands.

@@ -97,8 +97,9 @@ const WATCH: &[&str] = &["session", "id", "key", "key_prefix", "type", "owner", 
 pub const VERBS: &[Verb] = &[
     verb(
         "connect",
-        &["key", "secret", "token", "tenant", "agent"],
-        "Connects as this agent by a credential; without one by name alone (`--dev`). Gives `agent_id`, `tenant_id`.",
+        &["key", "secret", "token", "tenant", "agent", "timeout"],
+        "Connects as this agent by a credential; without one by name alone (`--dev`). `timeout` is the longest wait for a \
+         connection that serves. Gives `agent_id`, `tenant_id`.",
     ),
     verb("close", &[], "Closes the connection in good order."),
     verb("health", &[], "Asks for the server's health. Gives `status`."),

@@ -165,7 +165,7 @@ impl Acceptor {
 pub(super) struct Held(Arc<AtomicUsize>);
 
 impl Held {
-    fn new(connections: &Arc<AtomicUsize>) -> Self {
+    pub(super) fn new(connections: &Arc<AtomicUsize>) -> Self {
         connections.fetch_add(1, Relaxed);
         Self(Arc::clone(connections))
     }

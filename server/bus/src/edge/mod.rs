@@ -76,6 +76,9 @@ pub struct Pipes {
     /// Gone when no more connections are to be taken; the thread ends with the last of them.
     runtime: Mutex<Option<hot::Runtime>>,
     connections: Arc<AtomicUsize>,
+    connections_max: usize,
+    /// Connections over the bound, which are told so.
+    turned_away: Arc<AtomicUsize>,
     metrics: Arc<Metrics>,
 }
 
@@ -83,17 +86,24 @@ impl Pipes {
     /// Bytes on their way in a pipe, each way: what the sockets of a machine hold.
     const PIPE_BYTES: usize = 256 * 1024;
 
-    /// Opens a connection: the client's end of it. HTTP/2 only.
+    /// Opens a connection: the client's end of it. HTTP/2 only. One that is over the bound hears so, as over a socket.
     ///
     /// # Errors
-    /// `ConnectionRefused` when the server has stopped.
+    /// `ConnectionRefused` when the server has stopped, and when [`limits::TURNED_AWAY_MAX`] are being turned away.
     pub fn connect(&self) -> io::Result<DuplexStream> {
         let runtime = self.runtime.lock();
         let runtime = runtime.as_ref().ok_or(io::ErrorKind::ConnectionRefused)?;
+        let place = if self.connections.load(Relaxed) < self.connections_max {
+            hot::Place::Served(Counted::new(&self.connections, runtime.load(), &self.metrics))
+        } else {
+            self.metrics.connections_refused.inc();
+            if self.turned_away.load(Relaxed) >= limits::TURNED_AWAY_MAX {
+                return Err(io::ErrorKind::ConnectionRefused.into());
+            }
+            hot::Place::TurnedAway(acceptor::Held::new(&self.turned_away))
+        };
         let (client, server) = tokio::io::duplex(Self::PIPE_BYTES);
-        let counted = Counted::new(&self.connections, runtime.load(), &self.metrics);
         let peer = SocketAddr::from(([127, 0, 0, 1], 0));
-        let place = hot::Place::Served(counted);
         runtime.serve(hot::Handed { connection: Connection::Piped(server), peer, place });
         Ok(client)
     }
@@ -135,6 +145,8 @@ impl Edge {
         let pipes = Arc::new(Pipes {
             runtime: Mutex::new(Some(runtime)),
             connections: Arc::clone(&connections),
+            connections_max: deps.limits.connections_max,
+            turned_away: Arc::default(),
             metrics: Arc::clone(&deps.metrics),
         });
         Ok((Self { threads: vec![thread], connections, pipes: Some(Arc::clone(&pipes)) }, pipes))

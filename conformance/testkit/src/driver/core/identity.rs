@@ -46,6 +46,7 @@ impl CoreDriver {
             self.place.agent = agent;
         }
         self.credentials = self.credentials_of(args)?;
+        self.connect_timeout = args.span("timeout")?;
         let client = self.client().await?;
         let tenant = args.text("tenant")?.unwrap_or_else(|| self.place.tenant.clone());
         let identity = client.identity();

@@ -9,7 +9,7 @@ mod registry;
 mod streams;
 mod watching;
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use acb_sdk::{Client, ContextWatch, Credentials, Error};
 use async_trait::async_trait;
@@ -32,6 +32,7 @@ impl Kind for Core {
         Box::new(CoreDriver {
             place,
             credentials: None,
+            connect_timeout: None,
             client: None,
             sessions: HashMap::new(),
             watches: HashMap::new(),
@@ -58,6 +59,7 @@ impl From<Error> for Failure {
 struct CoreDriver {
     place: Place,
     credentials: Option<Credentials>,
+    connect_timeout: Option<Duration>,
     client: Option<Client>,
     sessions: HashMap<String, Session>,
     watches: HashMap<String, ContextWatch>,
@@ -91,6 +93,10 @@ impl CoreDriver {
             Reach::Guest(_) => {
                 return Err(Failure::own(BAD_SCENARIO, "no way leads into the program of another language"));
             }
+        };
+        let builder = match self.connect_timeout {
+            Some(timeout) => builder.connect_timeout(timeout),
+            None => builder,
         };
         Ok(builder.credentials(credentials).connect().await?)
     }

@@ -9,7 +9,7 @@ use super::process::Process;
 use crate::{
     proxy::Way,
     raw::Failure,
-    scenario::model::{NetworkAct, ServerAct},
+    scenario::model::{NetworkAct, ServerAct, Settings},
     wait::PATIENCE,
 };
 
@@ -33,12 +33,14 @@ impl fmt::Debug for GuestBus {
 }
 
 impl GuestBus {
-    /// Python's, by one of its faces: `async` or `sync`.
+    /// Python's, by one of its faces: `async` or `sync`, with settings that are not the defaults.
     ///
     /// # Errors
     /// When the program does not start.
-    pub fn python(face: &str) -> Result<Self, Failure> {
-        Ok(Self { process: Arc::new(Process::start(&super::python(&[face, "fake"]))?) })
+    pub fn python(face: &str, settings: &Settings) -> Result<Self, Failure> {
+        let settings: Vec<String> = settings.iter().map(|(path, value)| format!("{path}={value}")).collect();
+        let arguments: Vec<&str> = [face, "fake"].into_iter().chain(settings.iter().map(String::as_str)).collect();
+        Ok(Self { process: Arc::new(Process::start(&super::python(&arguments))?) })
     }
 
     pub(super) fn process(&self) -> Arc<Process> {

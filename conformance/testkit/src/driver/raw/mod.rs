@@ -115,7 +115,7 @@ impl RawDriver {
         self.identity = identity;
     }
 
-    async fn health(&mut self) -> Result<Value, Failure> {
+    pub(super) async fn health(&mut self) -> Result<Value, Failure> {
         // The standard service, which the contract of this crate does not generate: asked by hand, answered with
         // `{status}` as field 1.
         let answer = self.client().await?.unary("/grpc.health.v1.Health/Check", bytes::Bytes::new()).await?;
