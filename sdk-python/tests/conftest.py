@@ -43,13 +43,13 @@ def free_port() -> int:
 
 
 class Server:
-    """A server that can be killed and started again on its folder."""
+    """A server that can be killed and started again on its folder; without ``dev`` it asks for credentials."""
 
-    def __init__(self, folder: pathlib.Path) -> None:
+    def __init__(self, folder: pathlib.Path, *, dev: bool = True) -> None:
         self.program = pathlib.Path(os.environ.get("ACB_SERVER_BIN", ROOT / "target/debug/acb-server"))
         if not self.program.is_file():
             pytest.fail(f"{self.program} is not built: cargo build --bin acb-server")
-        self.folder = folder
+        self.folder, self.dev = folder, dev
         self.port, self.admin = free_port(), free_port()
         self.log = folder / "log"
         self.process: subprocess.Popen[bytes] | None = None
@@ -61,7 +61,7 @@ class Server:
 
     def start(self) -> None:
         command = [
-            str(self.program), "--dev", "--listen", f"127.0.0.1:{self.port}", "--admin-listen",
+            str(self.program), *(["--dev"] if self.dev else []), "--listen", f"127.0.0.1:{self.port}", "--admin-listen",
             f"127.0.0.1:{self.admin}", "--data-dir", str(self.folder / "data"),
         ]
         environment = {name: value for name, value in os.environ.items() if not name.startswith("ACB_")}

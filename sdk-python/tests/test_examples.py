@@ -7,6 +7,7 @@ import hashlib
 import importlib
 import os
 import pathlib
+import re
 import subprocess
 import sys
 import textwrap
@@ -15,6 +16,7 @@ from typing import Any
 import pytest
 from conftest import ROOT, Server
 
+import acb_sdk
 from acb_sdk.testing import AsyncFakeBus
 
 
@@ -103,6 +105,8 @@ print(news, twice["languages"])
 
 # Guides with Python, and the first and the last line that it prints.
 PRINTED = {
+    "quickstart": ["sent inbox-0-1-1", "reader sent '2 3'"],
+    "messaging": ["5 words"],
     "contexts": ['state {"steps":["book","pack","go"]}', "synced None"],
     "streaming": ["0 None", "5000 "],
 }
@@ -110,8 +114,8 @@ PRINTED = {
 
 def test_no_guide_has_python_that_nobody_runs() -> None:
     guides = (ROOT / "docs/guide").glob("*.md")
-    # The guide to testing is run by pytest: `test_testing.py`.
-    run = {*PRINTED, "testing"}
+    # The guide to testing is run by pytest: `test_testing.py`. That to credentials needs a server that asks for some.
+    run = {*PRINTED, "testing", "authentication"}
     assert {guide.stem for guide in guides if "```python" in guide.read_text(encoding="utf-8")} == run
 
 
@@ -140,6 +144,27 @@ asyncio.run(main())
     assert shown[0] == printed[0] and shown[-1].startswith(printed[-1]), shown
     if guide == "streaming":
         assert (tmp_path / "copy.tar").read_bytes() == b"an archive" * 500
+
+
+def test_what_the_guide_to_credentials_says_in_python_runs(tmp_path: pathlib.Path) -> None:
+    server = Server(tmp_path, dev=False)
+    try:
+        (admin_key,) = set(re.findall(r"acb_default_[A-Za-z0-9_-]*", server.log.read_text(encoding="utf-8")))
+        admin = acb_sdk.Credentials.enrolment_key(admin_key, "admin")
+        with acb_sdk.Client(server.endpoint, credentials=admin) as root:
+            made = root.admin.create_enrolment_key("survey team", agent_pattern="survey-*", roles=["agent-full"])
+        (tmp_path / "team.key").write_text(made.secret + "\n", encoding="utf-8")
+        page = (ROOT / "docs/guide/authentication.md").read_text(encoding="utf-8")
+        (block,) = [block.split("```")[0] for block in page.split("```python\n")[1:]]
+        body = textwrap.indent(block.replace("acb://127.0.0.1:7400", server.endpoint), "    ")
+        program = f"import acb_sdk, asyncio, pathlib\nasync def main():\n{body}\nasyncio.run(main())\n"
+        done = subprocess.run(
+            [sys.executable, "-P", "-c", program],
+            capture_output=True, text=True, timeout=60, check=False, cwd=tmp_path,
+        )
+        assert (done.stdout, done.stderr) == ("survey-2 ['agent-full']\n", "")
+    finally:
+        server.stop()
 
 
 @pytest.mark.parametrize(
