@@ -178,8 +178,11 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     return True
 
 
-def run_program(text: str, *arguments: str, timeout: float = 30.0) -> subprocess.CompletedProcess[str]:
+def run_program(
+    text: str, *arguments: str, timeout: float = 30.0, cwd: pathlib.Path | None = None
+) -> subprocess.CompletedProcess[str]:
     """Runs a program of its own with the installed package."""
     return subprocess.run(
-        [sys.executable, "-c", text, *arguments], capture_output=True, text=True, timeout=timeout, check=False
+        [sys.executable, "-P", "-c", text, *arguments],
+        capture_output=True, text=True, timeout=timeout, check=False, cwd=cwd,
     )

@@ -14,7 +14,7 @@ import textwrap
 from typing import Any
 
 import pytest
-from conftest import ROOT, Server
+from conftest import ROOT, Server, run_program
 
 import acb_sdk
 from acb_sdk.testing import AsyncFakeBus
@@ -105,7 +105,6 @@ print(news, twice["languages"])
 
 # Guides with Python, and the first and the last line that it prints.
 PRINTED = {
-    "quickstart": ["sent inbox-0-1-1", "reader sent '2 3'"],
     "messaging": ["5 words"],
     "contexts": ['state {"steps":["book","pack","go"]}', "synced None"],
     "streaming": ["0 None", "5000 "],
@@ -115,7 +114,8 @@ PRINTED = {
 def test_no_guide_has_python_that_nobody_runs() -> None:
     guides = (ROOT / "docs/guide").glob("*.md")
     # The guide to testing is run by pytest: `test_testing.py`. That to credentials needs a server that asks for some.
-    run = {*PRINTED, "testing", "authentication"}
+    # The quickstart's is a whole program, and run as the readme's is.
+    run = {*PRINTED, "testing", "authentication", "quickstart"}
     assert {guide.stem for guide in guides if "```python" in guide.read_text(encoding="utf-8")} == run
 
 
@@ -134,10 +134,7 @@ async def main():
 asyncio.run(main())
 """
     (tmp_path / "archive.tar").write_bytes(b"an archive" * 500)
-    done = subprocess.run(
-        [sys.executable, "-P", "-c", program],
-        capture_output=True, text=True, timeout=60, check=False, cwd=tmp_path,
-    )
+    done = run_program(program, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     shown = done.stdout.splitlines()
     assert len(shown) >= len(printed), shown
@@ -158,10 +155,7 @@ def test_what_the_guide_to_credentials_says_in_python_runs(tmp_path: pathlib.Pat
         (block,) = [block.split("```")[0] for block in page.split("```python\n")[1:]]
         body = textwrap.indent(block.replace("acb://127.0.0.1:7400", server.endpoint), "    ")
         program = f"import acb_sdk, asyncio, pathlib\nasync def main():\n{body}\nasyncio.run(main())\n"
-        done = subprocess.run(
-            [sys.executable, "-P", "-c", program],
-            capture_output=True, text=True, timeout=60, check=False, cwd=tmp_path,
-        )
+        done = run_program(program, cwd=tmp_path)
         assert (done.stdout, done.stderr) == ("survey-2 ['agent-full']\n", "")
     finally:
         server.stop()
@@ -170,6 +164,7 @@ def test_what_the_guide_to_credentials_says_in_python_runs(tmp_path: pathlib.Pat
 @pytest.mark.parametrize(
     ("page", "shown"),
     [
+        ("docs/guide/quickstart.md", "reader sent '2 3'"),
         ("README.md", "planner asks: {'survey': 'src/main.rs'}"),
         ("sdk-python/README.md", "worker-1 {'text': 'to myself'}"),
     ],
@@ -178,10 +173,7 @@ def test_the_first_success_in_python_is_one(own_server: Server, page: str, shown
     text = (ROOT / page).read_text(encoding="utf-8")
     (program,) = [block.split("```")[0] for block in text.split("```python\n")[1:]]
     assert "acb://127.0.0.1:7400" in program
-    done = subprocess.run(
-        [sys.executable, "-P", "-c", program.replace("acb://127.0.0.1:7400", own_server.endpoint)],
-        capture_output=True, text=True, timeout=60, check=False,
-    )
+    done = run_program(program.replace("acb://127.0.0.1:7400", own_server.endpoint))
     assert (done.stdout.splitlines(), done.stderr) == ([shown], "")
 
 

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use acb_sdk::{Event, SubscriptionSpec};
+use acb_server::edge::limits::TURNED_AWAY_MAX;
 use acb_testing::{FakeBus, Way};
 
 #[tokio::test]
@@ -67,4 +68,20 @@ async fn publishes_cut_in_the_middle_are_stored_once_each_and_in_order() {
             assert_eq!(&message.payload()[..], format!("n{n}").as_bytes(), "{way:?}");
         }
     }
+}
+
+#[tokio::test]
+async fn who_comes_beside_all_that_are_being_turned_away_gets_no_connection() {
+    let bus = FakeBus::builder().setting("edge.connections_max", "1").start().await.unwrap();
+    let _served = bus.client("alice").connect().await.unwrap();
+    let dialer = bus.network().dialer();
+    let endpoint = acb_sdk::Endpoint::default();
+    let mut silent = Vec::new();
+    for _ in 0..TURNED_AWAY_MAX {
+        silent.push(dialer.dial(&endpoint).await.unwrap());
+    }
+    let Err(error) = dialer.dial(&endpoint).await else { panic!("there is a connection") };
+    assert_eq!(error.kind(), std::io::ErrorKind::ConnectionRefused);
+    let refused = format!("acb_connections_refused_total {}\n", TURNED_AWAY_MAX + 1);
+    assert!(bus.metrics().unwrap().contains(&refused), "{}", bus.metrics().unwrap());
 }

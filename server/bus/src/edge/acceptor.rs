@@ -18,10 +18,10 @@ use tokio::{net::TcpStream, sync::Semaphore};
 use tokio_rustls::TlsAcceptor;
 
 use super::{
-    Counted, EdgeDeps,
+    Counted, Crowd, EdgeDeps, Room,
     head::{Head, Protocol},
     hot::{Handed, Place, Runtime},
-    limits::{TURNED_AWAY_MAX, TURNED_AWAY_WITHIN},
+    limits::TURNED_AWAY_WITHIN,
     stream::{Connection, Greeted, Socket},
 };
 
@@ -32,9 +32,7 @@ struct Acceptor {
     deps: EdgeDeps,
     hot: Vec<Runtime>,
     http1: Runtime,
-    connections: Arc<AtomicUsize>,
-    /// Connections over the bound, which are told so.
-    turned_away: Arc<AtomicUsize>,
+    crowd: Crowd,
     handshakes: Semaphore,
 }
 
@@ -48,8 +46,8 @@ pub(super) fn start(
     listener.set_nonblocking(true)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let handshakes = Semaphore::new(deps.limits.handshakes_max);
-    let acceptor =
-        Arc::new(Acceptor { deps: deps.clone(), hot, http1, connections, turned_away: Arc::default(), handshakes });
+    let crowd = Crowd::new(deps, connections);
+    let acceptor = Arc::new(Acceptor { deps: deps.clone(), hot, http1, crowd, handshakes });
     std::thread::Builder::new().name("acb-acceptor".to_owned()).spawn(move || {
         runtime.block_on(async move {
             match tokio::net::TcpListener::from_std(listener) {
@@ -82,18 +80,14 @@ impl Acceptor {
 
     fn take(self: &Arc<Self>, stream: TcpStream, peer: SocketAddr) {
         // Those in the handshake count too: they hold a socket.
-        let limit = self.deps.limits.connections_max;
-        let full = self.connections.load(Relaxed) >= limit;
-        if full {
-            self.deps.metrics.connections_refused.inc();
-            tracing::warn!(%peer, limit, "too many connections, one turned away");
-            if self.turned_away.load(Relaxed) >= TURNED_AWAY_MAX {
-                return;
-            }
-        }
         let timeout = self.deps.limits.handshake_timeout;
-        let (count, within) =
-            if full { (&self.turned_away, timeout.min(TURNED_AWAY_WITHIN)) } else { (&self.connections, timeout) };
+        let room = self.crowd.room(peer);
+        let (count, within) = match room {
+            Room::Served => (&self.crowd.connections, timeout),
+            Room::TurnedAway => (&self.crowd.turned_away, timeout.min(TURNED_AWAY_WITHIN)),
+            Room::Nowhere => return,
+        };
+        let full = room == Room::TurnedAway;
         let held = Held::new(count);
         let me = Arc::clone(self);
         let task = async move {
@@ -147,7 +141,7 @@ impl Acceptor {
         if let Err(error) = connection.leave() {
             return self.refused(peer, &error);
         }
-        let counted = Counted::new(&self.connections, runtime.load(), &self.deps.metrics);
+        let counted = Counted::new(&self.crowd.connections, runtime.load(), &self.deps.metrics);
         drop(held);
         runtime.serve(Handed { connection, peer, place: Place::Served(counted) });
     }

@@ -75,11 +75,7 @@ pub struct Edge {
 pub struct Pipes {
     /// Gone when no more connections are to be taken; the thread ends with the last of them.
     runtime: Mutex<Option<hot::Runtime>>,
-    connections: Arc<AtomicUsize>,
-    connections_max: usize,
-    /// Connections over the bound, which are told so.
-    turned_away: Arc<AtomicUsize>,
-    metrics: Arc<Metrics>,
+    crowd: Crowd,
 }
 
 impl Pipes {
@@ -93,17 +89,15 @@ impl Pipes {
     pub fn connect(&self) -> io::Result<DuplexStream> {
         let runtime = self.runtime.lock();
         let runtime = runtime.as_ref().ok_or(io::ErrorKind::ConnectionRefused)?;
-        let place = if self.connections.load(Relaxed) < self.connections_max {
-            hot::Place::Served(Counted::new(&self.connections, runtime.load(), &self.metrics))
-        } else {
-            self.metrics.connections_refused.inc();
-            if self.turned_away.load(Relaxed) >= limits::TURNED_AWAY_MAX {
-                return Err(io::ErrorKind::ConnectionRefused.into());
+        let peer = SocketAddr::from(([127, 0, 0, 1], 0));
+        let place = match self.crowd.room(peer) {
+            Room::Served => {
+                hot::Place::Served(Counted::new(&self.crowd.connections, runtime.load(), &self.crowd.metrics))
             }
-            hot::Place::TurnedAway(acceptor::Held::new(&self.turned_away))
+            Room::TurnedAway => hot::Place::TurnedAway(acceptor::Held::new(&self.crowd.turned_away)),
+            Room::Nowhere => return Err(io::ErrorKind::ConnectionRefused.into()),
         };
         let (client, server) = tokio::io::duplex(Self::PIPE_BYTES);
-        let peer = SocketAddr::from(([127, 0, 0, 1], 0));
         runtime.serve(hot::Handed { connection: Connection::Piped(server), peer, place });
         Ok(client)
     }
@@ -142,13 +136,8 @@ impl Edge {
     pub fn start_in_process(deps: &EdgeDeps) -> io::Result<(Self, Arc<Pipes>)> {
         let connections = Arc::new(AtomicUsize::new(0));
         let (runtime, thread) = hot::start(hot::Kind::Hot, "acb-hot-0".to_owned(), deps)?;
-        let pipes = Arc::new(Pipes {
-            runtime: Mutex::new(Some(runtime)),
-            connections: Arc::clone(&connections),
-            connections_max: deps.limits.connections_max,
-            turned_away: Arc::default(),
-            metrics: Arc::clone(&deps.metrics),
-        });
+        let pipes =
+            Arc::new(Pipes { runtime: Mutex::new(Some(runtime)), crowd: Crowd::new(deps, Arc::clone(&connections)) });
         Ok((Self { threads: vec![thread], connections, pipes: Some(Arc::clone(&pipes)) }, pipes))
     }
 
@@ -183,6 +172,49 @@ impl Edge {
                 tracing::error!("a thread of the edge panicked");
             }
         }
+    }
+}
+
+/// How many connections there are, and how many may be.
+#[derive(Debug)]
+struct Crowd {
+    connections: Arc<AtomicUsize>,
+    connections_max: usize,
+    /// Connections over the bound, which are told so.
+    turned_away: Arc<AtomicUsize>,
+    metrics: Arc<Metrics>,
+}
+
+/// Where a new connection belongs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Room {
+    /// There is room for it.
+    Served,
+    /// It is over the bound, and hears so.
+    TurnedAway,
+    /// [`limits::TURNED_AWAY_MAX`] are being told so already: it is closed without a word.
+    Nowhere,
+}
+
+impl Crowd {
+    fn new(deps: &EdgeDeps, connections: Arc<AtomicUsize>) -> Self {
+        Self {
+            connections,
+            connections_max: deps.limits.connections_max,
+            turned_away: Arc::default(),
+            metrics: Arc::clone(&deps.metrics),
+        }
+    }
+
+    /// Where one more belongs. Whoever asks counts it there before the next is asked for.
+    fn room(&self, peer: SocketAddr) -> Room {
+        if self.connections.load(Relaxed) < self.connections_max {
+            return Room::Served;
+        }
+        self.metrics.connections_refused.inc();
+        tracing::warn!(%peer, limit = self.connections_max, "too many connections, one turned away");
+        let told = self.turned_away.load(Relaxed) < limits::TURNED_AWAY_MAX;
+        if told { Room::TurnedAway } else { Room::Nowhere }
     }
 }
 
